@@ -1,0 +1,4 @@
+//! OpenAI's wire types, written by hand from the official description: what the official SDKs send and expect.
+
+pub mod chat;
+pub mod models;

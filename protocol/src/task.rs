@@ -1,0 +1,160 @@
+//! The /v2 task queue: what is submitted and what is told of it.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::events::{FinishReason, TokenUsage};
+use crate::worker::Message;
+use crate::{ApiError, JobId, WorkerId};
+
+/// Body of POST /v2/tasks. Exactly one of `prompt` and `messages` is given.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({"prompt": "hello", "model": "smollm2-135m-instruct", "max_tokens": 100}))]
+pub struct TaskRequest {
+    /// A model's name, or an alias; the server's default model if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// What a user says; answered through the model's chat template if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    /// A conversation to answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub messages: Option<Vec<Message>>,
+    /// Tokens to generate at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<u32>,
+    /// 0 (greedy) to 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f32>,
+    /// Nucleus, above 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top_p: Option<f32>,
+    /// Only this many of the likeliest tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top_k: Option<u32>,
+    /// Chosen and recorded if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// Generation ends before any of these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop: Option<Vec<String>>,
+    /// What kind of work it is.
+    #[serde(default)]
+    pub kind: TaskKind,
+    /// The band it waits in.
+    #[serde(default)]
+    pub priority: Priority,
+    /// Milliseconds from submission after which an answer is of no use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+    /// The node that must run it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+}
+
+/// A task's kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum TaskKind {
+    #[default]
+    TextGen,
+    Embedding,
+    ImageGen,
+    AudioGen,
+}
+
+/// A band of the queue: high > interactive > batch > low > background.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Priority {
+    High,
+    #[default]
+    Interactive,
+    Batch,
+    Low,
+    Background,
+}
+
+impl Priority {
+    /// 0 is served first.
+    pub const fn band(self) -> u8 {
+        match self {
+            Self::High => 0,
+            Self::Interactive => 1,
+            Self::Batch => 2,
+            Self::Low => 3,
+            Self::Background => 4,
+        }
+    }
+}
+
+/// A task's life: queued → dispatched → running → completed, failed or cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskStatus {
+    /// Waits for a slot.
+    Queued,
+    /// Has a slot; the worker has not confirmed yet.
+    Dispatched,
+    /// A worker generates.
+    Running,
+    /// Ended as it should.
+    Completed,
+    /// Ended with an error.
+    Failed,
+    /// Ended by its owner.
+    Cancelled,
+}
+
+impl TaskStatus {
+    /// Whether nothing more will happen to the task.
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
+    }
+}
+
+/// Answer of POST /v2/tasks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TaskAccepted {
+    /// The task's id.
+    pub job_id: JobId,
+    /// Always queued.
+    pub status: TaskStatus,
+    /// Place in the queue at submission; 0 if a slot was free.
+    pub queue_position: u32,
+    /// Estimated wait in milliseconds, if there is ground for an estimate.
+    pub eta_ms: Option<u64>,
+    /// Where its events are.
+    pub events_url: String,
+}
+
+/// Answer of GET /v2/tasks/{job_id} and of cancel.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TaskView {
+    /// The task's id.
+    pub job_id: JobId,
+    /// Where it is in its life.
+    pub status: TaskStatus,
+    /// The model that answers.
+    pub model: String,
+    /// The band it waits in.
+    pub priority: Priority,
+    /// The seed in force, once a worker has it.
+    pub seed: Option<u64>,
+    /// The worker that took it.
+    pub worker_id: Option<WorkerId>,
+    /// Milliseconds since 1970.
+    pub created_at_ms: u64,
+    /// Milliseconds since 1970.
+    pub finished_at_ms: Option<u64>,
+    /// The text so far, or in full.
+    pub output: String,
+    /// Why generation ended.
+    pub finish_reason: Option<FinishReason>,
+    /// What it consumed.
+    pub usage: Option<TokenUsage>,
+    /// Why it failed.
+    pub error: Option<ApiError>,
+}
