@@ -1,0 +1,11 @@
+//! The HTTP manners that all daemons share: the error envelope, JSON bodies, request ids, event streams.
+
+mod failure;
+mod json;
+mod layers;
+mod sse;
+
+pub use failure::Failure;
+pub use json::Json;
+pub use layers::{RequestId, with_manners};
+pub use sse::{event_stream, sse_event};
