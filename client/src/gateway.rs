@@ -1,0 +1,63 @@
+//! The queen's HTTP interface, as the keeper uses it.
+
+use protocol::JobId;
+use protocol::hive::WorkerList;
+use protocol::openai::models::ModelList;
+use protocol::queen::{PullRequest, QueenHealth};
+use protocol::task::{TaskAccepted, TaskRequest, TaskView};
+
+use crate::hive::DownloadEvents;
+use crate::worker::TaskEvents;
+use crate::{Error, HttpClient};
+
+/// A client for one queen.
+#[derive(Debug, Clone)]
+pub struct GatewayClient(HttpClient);
+
+impl GatewayClient {
+    /// `http` has the queen's base URL and token.
+    pub fn new(http: HttpClient) -> Self {
+        Self(http)
+    }
+
+    /// How she is.
+    pub async fn health(&self) -> Result<QueenHealth, Error> {
+        self.0.get("/health").await
+    }
+
+    /// All models, of all hives.
+    pub async fn models(&self) -> Result<ModelList, Error> {
+        self.0.get("/v1/models").await
+    }
+
+    /// Fetches a model; the events end with done or error.
+    pub async fn pull(&self, model: &str) -> Result<DownloadEvents, Error> {
+        let request = PullRequest { model: model.to_owned() };
+        self.0.post_events("/v2/models/pull", &request, &[]).await.map(DownloadEvents)
+    }
+
+    /// All workers, of all hives.
+    pub async fn workers(&self) -> Result<WorkerList, Error> {
+        self.0.get("/v2/workers/list").await
+    }
+
+    /// Submits a task.
+    pub async fn submit(&self, request: &TaskRequest) -> Result<TaskAccepted, Error> {
+        self.0.post("/v2/tasks", request).await
+    }
+
+    /// How a task stands.
+    pub async fn task(&self, job_id: &JobId) -> Result<TaskView, Error> {
+        self.0.get(&format!("/v2/tasks/{job_id}")).await
+    }
+
+    /// A task's events from its first; they end with end or error.
+    pub async fn task_events(&self, job_id: &JobId) -> Result<TaskEvents, Error> {
+        self.0.get_events(&format!("/v2/tasks/{job_id}/events"), &[]).await.map(TaskEvents)
+    }
+
+    /// Ends a task; ending an ended one is no error.
+    pub async fn cancel(&self, job_id: &JobId) -> Result<TaskView, Error> {
+        self.0.post(&format!("/v2/tasks/{job_id}/cancel"), &serde_json::json!({})).await
+    }
+}
