@@ -158,21 +158,22 @@ pub struct CancelResponse {
 /// How far a model's load has come.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct LoadProgress {
-    /// starting, reading_header, loading_weights, warming_up, ready or failed.
+    /// downloading, starting, reading_header, loading_weights, warming_up, ready or failed.
     pub stage: LoadStage,
     /// Of the whole load, from 0 to 1.
     pub progress: f32,
-    /// Bytes of weights read so far.
+    /// Bytes of weights read so far; while downloading, bytes fetched so far.
     pub bytes_loaded: u64,
-    /// Bytes of weights in the file.
+    /// Bytes of weights in the file; while downloading, bytes to fetch in all.
     pub bytes_total: u64,
 }
 
-/// A step of a model's load, in their order.
+/// A step of a model's load, in their order. Only the hive is ever downloading: there is no worker process yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum LoadStage {
+    Downloading,
     Starting,
     ReadingHeader,
     LoadingWeights,
