@@ -2,7 +2,8 @@
 
     python record.py --smollm2 smollm2.gguf --gemma3 gemma3.gguf --out .
 
-Writes greedy.json, greedy_gemma3.json, tokens_smollm2.json and tokens_gemma3.json into --out.
+Writes greedy.json, greedy_f32.json, greedy_gemma3.json, tokens_smollm2.json and
+tokens_gemma3.json into --out.
 What is asked lies in inputs.py; README.md describes the fields.
 """
 
@@ -11,8 +12,10 @@ import ctypes
 import hashlib
 import json
 import sys
+import tempfile
 from pathlib import Path
 
+import gguf
 import llama_cpp as ll
 import numpy as np
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -36,12 +39,37 @@ def log_errors(level, text, _):
         print(text.decode(errors="replace"), end="", file=sys.stderr)
 
 
+def check(path, sha256):
+    """End the script unless the file is the one that the recording is of."""
+    with open(path, "rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != sha256:
+        raise SystemExit(f"{path}: sha256 is {found}, expected {sha256}")
+
+
+def dequantise(source, target):
+    """Copy a GGUF file with every tensor in F32; of its metadata, only the file type changes."""
+    reader = gguf.GGUFReader(source)
+    architecture = reader.fields[gguf.Keys.General.ARCHITECTURE].contents()
+    writer = gguf.GGUFWriter(target, architecture)  # which writes the architecture by itself
+    for name, field in reader.fields.items():
+        if name == gguf.Keys.General.FILE_TYPE:
+            writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+        elif name != gguf.Keys.General.ARCHITECTURE and not name.startswith("GGUF."):
+            kind, *parts = field.types
+            writer.add_key_value(name, field.contents(), kind, parts[-1] if parts else None)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, gguf.dequantize(tensor.data, tensor.tensor_type))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 class Model:
-    def __init__(self, path, sha256):
-        with open(path, "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != sha256:
-            raise SystemExit(f"{path}: sha256 is {found}, expected {sha256}")
+    """A model and one context of it; sha256 is that of the published file."""
+
+    def __init__(self, path, sha256, kv=ll.GGML_TYPE_F16, flash_attention=False):
         self.sha256 = sha256
         params = ll.llama_model_default_params()
         params.n_gpu_layers = 0
@@ -52,8 +80,9 @@ class Model:
         params.n_ctx = N_CTX
         params.n_batch = params.n_ubatch = N_BATCH
         params.n_threads = params.n_threads_batch = N_THREADS
-        params.type_k = params.type_v = ll.GGML_TYPE_F16
-        params.flash_attn_type = ll.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        params.type_k = params.type_v = kv
+        params.flash_attn_type = (ll.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash_attention
+                                  else ll.LLAMA_FLASH_ATTN_TYPE_DISABLED)
         self.context = ll.llama_init_from_model(self.model, params)
 
     def tokenize(self, text, add_special, parse_special):
@@ -93,11 +122,14 @@ class Model:
         row = ll.llama_get_logits_ith(self.context, -1)
         return np.ctypeslib.as_array(row, (self.n_vocab,))
 
+    def clear(self):
+        ll.llama_memory_clear(ll.llama_get_memory(self.context), True)
+
     def greedy(self, prompt):
         """Take the likeliest token until one ends the answer or MAX_TOKENS are made."""
         tokens, top2 = self.tokenize(prompt, add_special=True, parse_special=True), []
         case = {"prompt_tokens": tokens, "tokens": [], "text": "", "top2": top2}
-        ll.llama_memory_clear(ll.llama_get_memory(self.context), True)
+        self.clear()
         while len(top2) < MAX_TOKENS:
             logits = self.logits(tokens)
             first, second = (int(i) for i in np.argsort(-logits, kind="stable")[:2])
@@ -113,6 +145,9 @@ class Model:
 
     def end_tokens(self):
         return [t for t in range(self.n_vocab) if ll.llama_vocab_is_eog(self.vocab, t)]
+
+    def chats(self):
+        return [{"messages": chat} | self.greedy(self.render(chat)) for chat in CHATS]
 
     def string(self, text):
         return {"text": text, "ids": self.tokenize(text, add_special=False, parse_special=False)}
@@ -141,11 +176,19 @@ def main():
     ll.llama_log_set(log_errors, None)
     args.out.mkdir(parents=True, exist_ok=True)
 
+    check(args.smollm2, SMOLLM2_SHA256)
     smollm2 = Model(args.smollm2, SMOLLM2_SHA256)
-    write(args.out / "greedy.json", smollm2, GREEDY | {"end_tokens": smollm2.end_tokens()},
-          [{"messages": chat} | smollm2.greedy(smollm2.render(chat)) for chat in CHATS])
+    settings = GREEDY | {"end_tokens": smollm2.end_tokens()}
+    write(args.out / "greedy.json", smollm2, settings, smollm2.chats())
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, "f32.gguf")
+        dequantise(args.smollm2, copy)
+        f32 = Model(copy, SMOLLM2_SHA256)
+        write(args.out / "greedy_f32.json", f32,
+              settings | {"weights": "dequantised to F32"}, f32.chats())
     write(args.out / "tokens_smollm2.json", smollm2, TOKENIZE, map(smollm2.string, STRINGS))
 
+    check(args.gemma3, GEMMA3_SHA256)
     gemma3 = Model(args.gemma3, GEMMA3_SHA256)
     write(args.out / "greedy_gemma3.json", gemma3, GREEDY | {"end_tokens": gemma3.end_tokens()},
           [{"prompt": text} | gemma3.greedy(text) for text in COMPLETIONS])

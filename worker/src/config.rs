@@ -1,0 +1,226 @@
+//! The command line, and what it comes to: flags before environment variables before the settings file before defaults.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use daemon::config::{CommonArgs, ConfigError};
+use daemon::shutdown::Parent;
+use protocol::worker::Backend;
+use protocol::{BootId, WorkerId};
+use serde::Deserialize;
+use uuid::Uuid;
+
+/// Slots unless configured otherwise.
+const SLOTS: u32 = 4;
+/// Slots at most: each holds a whole context's keys and values.
+const SLOTS_MAX: u32 = 256;
+/// The variable that candle sizes its thread pool by.
+const CANDLE_THREADS: &str = "CANDLE_NUM_THREADS";
+
+/// Loads one model and generates tokens with it.
+#[derive(Debug, Parser)]
+#[command(name = "worker-rbee", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Cli {
+    /// Something else than serving.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// How to serve.
+    #[command(flatten)]
+    pub serve: ServeArgs,
+    /// What all daemons share.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// What the program does besides serving.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Measure how fast the model reads a prompt and generates
+    Bench(BenchArgs),
+}
+
+/// Which model, and what to compute it on.
+#[derive(Debug, Clone, Args)]
+pub struct ModelArgs {
+    /// The model's GGUF file
+    #[arg(long, value_name = "PATH", required = true)]
+    pub model: Option<PathBuf>,
+    /// cpu, cuda or metal; one that this build lacks or that fails ends the worker, none stands in for it
+    #[arg(long, value_name = "NAME", default_value = "cpu")]
+    pub backend: Backend,
+    /// Number of the GPU
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub gpu: u32,
+    /// Tokens of context at most [default: the model's own limit]
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(8..))]
+    pub context_limit: Option<u32>,
+    /// Threads that compute [default: the processors this process may use]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+}
+
+/// How to serve.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// Which model, and what to compute it on.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// The name that the model goes by [default: the file's name]
+    #[arg(long, value_name = "NAME")]
+    pub model_ref: Option<String>,
+    /// Port to listen on; 0 takes a free one, which is printed
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    pub port: u16,
+    /// Address to listen on; only loopback is allowed, since a worker asks no one for a token
+    #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    pub bind: IpAddr,
+    /// Id of this worker [default: a new one]
+    #[arg(long, value_name = "ID")]
+    pub worker_id: Option<WorkerId>,
+    /// Id of this run [default: a new one]
+    #[arg(long, value_name = "ID")]
+    pub boot_id: Option<BootId>,
+    /// The hive to tell that this worker listens
+    #[arg(long, value_name = "URL")]
+    pub hive_url: Option<String>,
+    /// Sequences that run at once [default: 4]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=SLOTS_MAX as i64))]
+    pub slots: Option<u32>,
+    /// End when standard input ends, as it does when the parent is gone
+    #[arg(long)]
+    pub exit_with_parent: bool,
+}
+
+/// What to measure.
+#[derive(Debug, Clone, Args)]
+pub struct BenchArgs {
+    /// Which model, and what to compute it on.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Length of the prompt
+    #[arg(long, value_name = "TOKENS", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+    pub prompt_tokens: u32,
+    /// Tokens to generate
+    #[arg(long, value_name = "TOKENS", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
+    pub new_tokens: u32,
+    /// Print one line of JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The worker's section of the settings file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Section {
+    slots: Option<u32>,
+    context_limit: Option<u32>,
+    threads: Option<u16>,
+    log_level: Option<String>,
+}
+
+/// A model to load.
+#[derive(Debug, Clone)]
+pub struct ModelConfig {
+    /// The GGUF file.
+    pub path: PathBuf,
+    /// The device family.
+    pub backend: Backend,
+    /// The device's number.
+    pub gpu: u32,
+    /// Tokens of context at most.
+    pub context_limit: Option<usize>,
+    /// Threads that compute.
+    pub threads: usize,
+}
+
+/// Everything that serving needs to know.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// What to load.
+    pub model: ModelConfig,
+    /// The name that the model goes by.
+    pub model_ref: String,
+    /// Address to listen on.
+    pub bind: IpAddr,
+    /// Port to listen on; 0 takes a free one.
+    pub port: u16,
+    /// This worker.
+    pub worker_id: WorkerId,
+    /// This run of it.
+    pub boot_id: BootId,
+    /// Base URL of the hive to call when the port is bound.
+    pub hive_url: Option<String>,
+    /// Sequences that run at once.
+    pub slots: u32,
+    /// Whether standard input is the parent's lifeline.
+    pub parent: Parent,
+}
+
+/// The log filter in force.
+pub fn log_filter(common: &CommonArgs) -> Result<String, ConfigError> {
+    let section: Section = common.section("worker")?;
+    Ok(common.log_level.clone().or(section.log_level).unwrap_or_else(|| "info".to_owned()))
+}
+
+/// Puts the layers of settings together for serving.
+pub fn resolve(args: ServeArgs, common: &CommonArgs) -> Result<Config, ConfigError> {
+    let section: Section = common.section("worker")?;
+    let slots = args.slots.or(section.slots).unwrap_or(SLOTS).clamp(1, SLOTS_MAX);
+    let model = model_config(args.model, &section);
+    let model_ref = args.model_ref.unwrap_or_else(|| {
+        model.path.file_stem().map_or_else(|| "model".to_owned(), |stem| stem.to_string_lossy().into_owned())
+    });
+    let new_id = || Uuid::new_v4().to_string();
+    Ok(Config {
+        model,
+        model_ref,
+        bind: args.bind,
+        port: args.port,
+        worker_id: args.worker_id.unwrap_or_else(|| new_id().into()),
+        boot_id: args.boot_id.unwrap_or_else(|| new_id().into()),
+        hive_url: args.hive_url,
+        slots,
+        parent: if args.exit_with_parent { Parent::HoldsStdin } else { Parent::None },
+    })
+}
+
+/// Puts the layers of settings together for a model alone.
+pub fn resolve_model(args: ModelArgs, common: &CommonArgs) -> Result<ModelConfig, ConfigError> {
+    Ok(model_config(args, &common.section("worker")?))
+}
+
+fn model_config(args: ModelArgs, section: &Section) -> ModelConfig {
+    let threads = args.threads.or(section.threads).filter(|threads| *threads > 0).map_or_else(
+        // The processors that affinity and the cgroup's quota leave to this process.
+        || std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        usize::from,
+    );
+    ModelConfig {
+        path: args.model.unwrap_or_default(),
+        backend: args.backend,
+        gpu: args.gpu,
+        context_limit: args.context_limit.or(section.context_limit).map(|limit| limit.max(8) as usize),
+        threads,
+    }
+}
+
+/// Sizes the thread pools. Candle reads the size of its own from the environment only, so a process that was started
+/// without it replaces itself, under the same process id, by one that has it.
+pub fn apply_threads(threads: usize) -> Result<(), String> {
+    let wanted = threads.to_string();
+    if std::env::var(CANDLE_THREADS).is_ok_and(|set| set == wanted) {
+        return rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build_global()
+            .map_err(|error| format!("cannot start {threads} threads: {error}"));
+    }
+    let program = std::env::current_exe().map_err(|error| format!("cannot tell which program this is: {error}"))?;
+    let error = std::process::Command::new(&program)
+        .args(std::env::args_os().skip(1))
+        .env(CANDLE_THREADS, &wanted)
+        .env("RAYON_NUM_THREADS", &wanted)
+        .exec();
+    Err(format!("cannot start {} again with {CANDLE_THREADS}={wanted}: {error}", program.display()))
+}

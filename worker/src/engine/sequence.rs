@@ -1,0 +1,187 @@
+//! One sequence: a prompt on its way in, then tokens on their way out.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use protocol::ApiError;
+use protocol::events::{FinishReason, Timings, TokenUsage};
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::{Event, Finish, SlotGuard, Span};
+use crate::text::output::{Emitted, TextOutput};
+use crate::text::sampler::{Sampler, Sampling};
+use crate::text::vocabulary::Vocabulary;
+
+/// A request on its way to the engine.
+#[derive(Debug)]
+pub struct Job {
+    /// The prompt, at least one token; it and `max_tokens` fit the context together.
+    pub prompt: Vec<u32>,
+    /// Tokens to generate at most.
+    pub max_tokens: usize,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Generation ends before any of these.
+    pub stop: Vec<String>,
+    /// Where the events go. A closed channel cancels; a full one makes this sequence wait, and no other.
+    pub events: mpsc::Sender<Event>,
+    /// Cancels within one step.
+    pub cancel: CancellationToken,
+    /// The slot that the sequence holds until its last event is delivered.
+    pub slot: SlotGuard,
+    /// When the request came.
+    pub accepted: Instant,
+}
+
+/// A running sequence.
+pub(super) struct Sequence<C> {
+    job: Job,
+    /// Dropped at the end: the last event may still wait for a slow reader, the memory need not.
+    cache: Option<C>,
+    fed: usize,
+    last: [u32; 1],
+    generated: usize,
+    sampler: Sampler,
+    output: TextOutput,
+    emitted: u32,
+    first_token: Option<Instant>,
+    outbox: VecDeque<Event>,
+    finished: bool,
+    /// The step in which a chunk of this prompt was last computed.
+    pub(super) last_turn: u64,
+}
+
+impl<C> Sequence<C> {
+    pub(super) fn new(mut job: Job, cache: C, vocabulary: Arc<Vocabulary>) -> Self {
+        let stop = std::mem::take(&mut job.stop);
+        let mut sequence = Self {
+            cache: Some(cache),
+            fed: 0,
+            last: [0],
+            generated: 0,
+            sampler: Sampler::new(job.sampling),
+            output: TextOutput::new(vocabulary, stop),
+            emitted: 0,
+            first_token: None,
+            outbox: VecDeque::new(),
+            finished: false,
+            last_turn: 0,
+            job,
+        };
+        if sequence.job.max_tokens == 0 {
+            sequence.finish(FinishReason::Length);
+        }
+        sequence
+    }
+
+    /// Whether the sequence takes part in steps: it has not ended, and its reader keeps up.
+    pub(super) fn is_running(&self) -> bool {
+        !self.finished && self.outbox.is_empty()
+    }
+
+    pub(super) fn is_prefilling(&self) -> bool {
+        self.fed < self.job.prompt.len()
+    }
+
+    /// Whether nothing is left to do for it.
+    pub(super) fn is_over(&self) -> bool {
+        self.job.events.is_closed() || (self.finished && self.outbox.is_empty())
+    }
+
+    /// Ends the sequence if its caller asked for that, and delivers what waits for a slow reader.
+    pub(super) fn attend_to_caller(&mut self) {
+        if self.job.cancel.is_cancelled() && !self.finished {
+            self.finish(FinishReason::Cancelled);
+        }
+        self.flush();
+    }
+
+    /// Its part of the next step: a chunk of the prompt, or the last token.
+    pub(super) fn span(&mut self, prefill_rows: usize) -> Option<Span<'_, C>> {
+        let cache = self.cache.as_mut()?;
+        if self.fed == self.job.prompt.len() {
+            return Some(Span { tokens: &self.last, cache, wants_logits: true });
+        }
+        let end = (self.fed + prefill_rows).min(self.job.prompt.len());
+        let tokens = &self.job.prompt[self.fed..end];
+        self.fed = end;
+        Some(Span { tokens, cache, wants_logits: end == self.job.prompt.len() })
+    }
+
+    /// Takes the logits that a step gave, and sends what they make.
+    pub(super) fn advance(&mut self, logits: &[f32], vocabulary: &Vocabulary) {
+        let token = self.sampler.next(logits);
+        self.first_token.get_or_insert_with(Instant::now);
+        if vocabulary.is_end(token) {
+            return self.finish(FinishReason::Stop);
+        }
+        self.last = [token];
+        self.generated += 1;
+        match self.output.push(token) {
+            Emitted::Stopped(text) => {
+                self.emit(text);
+                self.finish(FinishReason::Stop);
+            }
+            Emitted::Text(text) => {
+                self.emit(text);
+                if self.generated == self.job.max_tokens {
+                    self.finish(FinishReason::Length);
+                }
+            }
+        }
+        self.flush();
+    }
+
+    fn emit(&mut self, text: String) {
+        if !text.is_empty() {
+            self.outbox.push_back(Event::Token { text, index: self.emitted });
+            self.emitted += 1;
+        }
+    }
+
+    fn finish(&mut self, reason: FinishReason) {
+        let rest = self.output.finish();
+        self.emit(rest);
+        let now = Instant::now();
+        let first_token = self.first_token.unwrap_or(now);
+        let finish = Finish {
+            reason,
+            usage: TokenUsage {
+                prompt_tokens: self.job.prompt.len() as u32,
+                completion_tokens: self.generated as u32,
+            },
+            timings: Timings {
+                prefill_ms: (first_token - self.job.accepted).as_secs_f64() * 1e3,
+                decode_ms: (now - first_token).as_secs_f64() * 1e3,
+            },
+        };
+        self.end_with(Event::Finished(finish));
+    }
+
+    /// Ends the sequence with an error.
+    pub(super) fn fail(&mut self, error: ApiError) {
+        if !self.finished {
+            self.end_with(Event::Failed(error));
+        }
+    }
+
+    fn end_with(&mut self, event: Event) {
+        self.outbox.push_back(event);
+        self.finished = true;
+        self.cache = None;
+        self.flush();
+    }
+
+    /// Sends what the reader has room for. Events of a reader that is gone are dropped with the sequence.
+    fn flush(&mut self) {
+        while let Some(event) = self.outbox.pop_front() {
+            if let Err(TrySendError::Full(event)) = self.job.events.try_send(event) {
+                self.outbox.push_front(event);
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! What the worker does for a caller, apart from how the caller asks: take a request, run it, cancel it, tell the state.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
+
+use protocol::worker::{Health, Ready, WorkerState};
+use protocol::{ApiError, ErrorCode};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::engine::{Engine, Event, GenerationRequest, Input, Job, Slots};
+use crate::lifecycle::Lifecycle;
+use crate::text::model::Language;
+
+/// Events that wait for a reader before its sequence pauses.
+const EVENTS_WAITING_MAX: usize = 64;
+/// When a caller that found no free slot may try again: a few tokens' time.
+const BUSY_RETRY_MS: u64 = 250;
+
+/// The worker behind its door.
+#[derive(Debug)]
+pub struct Service {
+    /// What it was started with.
+    pub config: Config,
+    /// Where it is in its life.
+    pub lifecycle: Lifecycle,
+    /// Cancelled when the worker is to stop.
+    pub stop: CancellationToken,
+    slots: Slots,
+    loaded: OnceLock<Loaded>,
+    running: Arc<Running>,
+    started: Instant,
+}
+
+#[derive(Debug)]
+struct Loaded {
+    engine: Engine,
+    language: Arc<Language>,
+}
+
+/// Running executions by their id.
+#[derive(Debug, Default)]
+struct Running(Mutex<HashMap<String, CancellationToken>>);
+
+impl Running {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, CancellationToken>> {
+        // The map is whole after any panic: no operation on it has a middle.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A running execution. Dropping it cancels it.
+#[derive(Debug)]
+pub struct Execution {
+    /// Tokens of the prompt.
+    pub prompt_tokens: u32,
+    /// The seed in force.
+    pub seed: u64,
+    /// Its events; a finish or a failure is the last.
+    pub events: mpsc::Receiver<Event>,
+    request_id: String,
+    running: Arc<Running>,
+}
+
+impl Drop for Execution {
+    fn drop(&mut self) {
+        if let Some(cancel) = self.running.lock().remove(&self.request_id) {
+            cancel.cancel();
+        }
+    }
+}
+
+impl Service {
+    /// A worker that is about to load.
+    pub fn new(config: Config, stop: CancellationToken) -> Self {
+        Self {
+            lifecycle: Lifecycle::new(),
+            slots: Slots::new(config.slots),
+            loaded: OnceLock::new(),
+            running: Arc::new(Running::default()),
+            started: Instant::now(),
+            stop,
+            config,
+        }
+    }
+
+    /// The slots, all of them free at first.
+    pub fn slots(&self) -> &Slots {
+        &self.slots
+    }
+
+    /// Begins to take requests.
+    pub fn open(&self, engine: Engine, language: Arc<Language>) {
+        // There is one load in a process's life, so the place is empty.
+        let _ = self.loaded.set(Loaded { engine, language });
+        self.lifecycle.serving();
+    }
+
+    /// Stops to take requests and ends the running ones with an error.
+    pub fn close(&self) {
+        self.lifecycle.stopping();
+        if let Some(loaded) = self.loaded.get() {
+            loaded.engine.stop();
+        }
+    }
+
+    /// Starts an execution under the request's own id, or else under `default_id`.
+    pub async fn execute(&self, request: GenerationRequest, default_id: String) -> Result<Execution, ApiError> {
+        let accepted = Instant::now();
+        if let Some(refusal) = self.lifecycle.status().refusal() {
+            return Err(refusal);
+        }
+        let loaded = self.loaded.get().ok_or_else(|| ApiError::new(ErrorCode::ModelLoading, "No model is loaded."))?;
+        let slot = self.slots.take().ok_or_else(|| {
+            let message = format!("All {} slots of this worker are taken.", self.slots.total());
+            ApiError::new(ErrorCode::AllSlotsBusy, message).with_retry_after_ms(BUSY_RETRY_MS)
+        })?;
+        let prompt = tokenize(loaded.language.clone(), request.input).await?;
+        let max_tokens = fit(prompt.len(), request.max_tokens, loaded.language.context_limit)?;
+        let prompt_tokens = prompt.len() as u32;
+        let cancel = CancellationToken::new();
+        let request_id = self.register(request.request_id, default_id, &cancel)?;
+        let (sender, events) = mpsc::channel(EVENTS_WAITING_MAX);
+        let seed = request.sampling.seed;
+        let execution = Execution { prompt_tokens, seed, events, request_id, running: self.running.clone() };
+        loaded.engine.submit(Job {
+            prompt,
+            max_tokens,
+            sampling: request.sampling,
+            stop: request.stop,
+            events: sender,
+            cancel,
+            slot,
+            accepted,
+        })?;
+        Ok(execution)
+    }
+
+    fn register(
+        &self,
+        wanted: Option<String>,
+        default_id: String,
+        cancel: &CancellationToken,
+    ) -> Result<String, ApiError> {
+        let chosen_by_caller = wanted.is_some();
+        let id = wanted.unwrap_or(default_id);
+        let mut running = self.running.lock();
+        match running.entry(id.clone()) {
+            Entry::Vacant(entry) => {
+                entry.insert(cancel.clone());
+                Ok(id)
+            }
+            Entry::Occupied(_) if chosen_by_caller => {
+                Err(ApiError::invalid("request_id", "An execution with this 'request_id' is running."))
+            }
+            Entry::Occupied(_) => {
+                let id = uuid::Uuid::new_v4().to_string();
+                running.insert(id.clone(), cancel.clone());
+                Ok(id)
+            }
+        }
+    }
+
+    /// Cancels an execution; false if there is none of this id.
+    pub fn cancel(&self, request_id: &str) -> bool {
+        let running = self.running.lock();
+        running.get(request_id).inspect(|cancel| cancel.cancel()).is_some()
+    }
+
+    /// The state on the wire.
+    pub fn state(&self) -> WorkerState {
+        self.lifecycle.status().state(self.slots.available() < self.slots.total())
+    }
+
+    /// Whether requests are taken, and how far the load is.
+    pub fn ready(&self) -> Ready {
+        let status = self.lifecycle.status();
+        let state = status.state(self.slots.available() < self.slots.total());
+        Ready { ready: state.takes_requests(), state, loading: status.loading }
+    }
+
+    /// Who this is and how it does.
+    pub fn health(&self) -> Health {
+        let context_length = self.loaded.get().map_or(0, |loaded| loaded.language.context_limit as u32);
+        let on_gpu = self.config.model.backend != protocol::worker::Backend::Cpu;
+        Health {
+            status: "healthy".to_owned(),
+            worker_id: self.config.worker_id.clone(),
+            boot_id: self.config.boot_id.clone(),
+            model: self.config.model_ref.clone(),
+            backend: self.config.model.backend,
+            device: on_gpu.then_some(self.config.model.gpu),
+            state: self.state(),
+            slots_total: self.slots.total(),
+            slots_available: self.slots.available(),
+            context_length,
+            idle_ms: self.slots.unchanged_ms(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+        }
+    }
+}
+
+/// Formats and encodes the input; on a thread of its own, since a long one takes longer than a reactor should wait.
+async fn tokenize(language: Arc<Language>, input: Input) -> Result<Vec<u32>, ApiError> {
+    let encoded = tokio::task::spawn_blocking(move || {
+        let text = match input {
+            Input::Prompt(prompt) => prompt,
+            Input::Messages(messages) => language.render(&messages)?,
+        };
+        language.tokenizer.encode_prompt(&text).map_err(|error| {
+            tracing::error!(error, "the tokenizer failed");
+            ApiError::new(ErrorCode::Internal, "The tokenizer could not encode this text.")
+        })
+    });
+    let ids = encoded.await.map_err(|_| ApiError::new(ErrorCode::Internal, "The tokenizer failed."))??;
+    if ids.is_empty() {
+        return Err(ApiError::invalid("prompt", "The prompt makes no tokens."));
+    }
+    Ok(ids)
+}
+
+/// How many tokens may be generated, if prompt and answer fit the context together.
+fn fit(prompt_tokens: usize, max_tokens: Option<u32>, limit: usize) -> Result<usize, ApiError> {
+    // Without a number of its own, a request needs room for one token at least.
+    let wanted = max_tokens.map_or(1, |tokens| tokens as usize);
+    let needed = prompt_tokens.saturating_add(wanted);
+    if needed <= limit {
+        return Ok(max_tokens.map_or(limit - prompt_tokens, |tokens| tokens as usize));
+    }
+    let message = format!(
+        "This model's context holds {limit} tokens; the request needs {needed} ({prompt_tokens} of the prompt and \
+         {wanted} to generate)."
+    );
+    Err(ApiError::new(ErrorCode::ContextLengthExceeded, message)
+        .with_param(if prompt_tokens >= limit { "messages" } else { "max_tokens" })
+        .with_detail("context_length", limit)
+        .with_detail("requested_tokens", needed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prompt_and_answer_must_fit_together() {
+        assert_eq!(fit(10, Some(6), 16).unwrap(), 6);
+        assert_eq!(fit(10, None, 16).unwrap(), 6);
+        assert_eq!(fit(16, Some(0), 16).unwrap(), 0);
+        for (prompt, max_tokens) in [(10, Some(7)), (16, None), (17, Some(0)), (1, Some(u32::MAX))] {
+            let error = fit(prompt, max_tokens, 16).unwrap_err();
+            assert_eq!(error.code, ErrorCode::ContextLengthExceeded);
+            assert_eq!(error.details["context_length"], 16);
+        }
+    }
+}

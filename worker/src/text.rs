@@ -1,0 +1,17 @@
+//! Text generation: from a GGUF file and a request to tokens and back to text.
+//!
+//! What is not here: who runs when (`engine`), and the wire (`http`).
+
+pub mod architecture;
+pub mod attention;
+pub mod decoder;
+pub mod gguf;
+pub mod kv;
+pub mod linear;
+pub mod model;
+pub mod output;
+pub mod rope;
+pub mod sampler;
+pub mod template;
+pub mod tokenizer;
+pub mod vocabulary;

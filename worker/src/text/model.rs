@@ -1,0 +1,168 @@
+//! Loads a text model whole: weights, vocabulary, tokenizer and chat template, warmed up and ready.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use candle_core::Device;
+use protocol::worker::{Backend, LoadProgress, LoadStage, Message};
+use protocol::{ApiError, ErrorCode};
+
+use crate::engine::{Model, Span, StepError};
+use crate::error::LoadError;
+use crate::text::architecture::Architecture;
+use crate::text::decoder::{Decoder, DecoderLoader};
+use crate::text::gguf::ModelFile;
+use crate::text::kv::KvCache;
+use crate::text::template::ChatTemplate;
+use crate::text::tokenizer::Tokenizer;
+use crate::text::vocabulary::Vocabulary;
+
+/// Rows of a prompt that one step takes on the CPU: few, so that a step stays short and a cancel is felt at once.
+const CPU_PREFILL_ROWS: usize = 4;
+/// The same on a GPU, where a row costs next to nothing.
+const GPU_PREFILL_ROWS: usize = 256;
+/// The share of the whole load that is done when all weights are in; the rest is the warm-up.
+const WEIGHTS_SHARE: f32 = 0.95;
+
+/// A loaded model. The engine owns the weights; the tokenizer and the template serve the requests on their way in.
+#[derive(Debug)]
+pub struct TextModel {
+    /// The part that computes.
+    pub weights: TextWeights,
+    /// The part that turns text into tokens and back.
+    pub language: Arc<Language>,
+}
+
+/// What is needed to turn a request into tokens and tokens into text.
+#[derive(Debug)]
+pub struct Language {
+    /// The tokens.
+    pub vocabulary: Arc<Vocabulary>,
+    /// Text to tokens.
+    pub tokenizer: Tokenizer,
+    /// Conversations to text; models that were not trained to chat have none.
+    pub template: Option<ChatTemplate>,
+    /// Tokens that prompt and answer may hold together.
+    pub context_limit: usize,
+}
+
+/// A decoder as the engine wants it.
+#[derive(Debug)]
+pub struct TextWeights {
+    decoder: Decoder,
+    backend: Backend,
+    gpu: u32,
+    context_limit: usize,
+}
+
+/// What to load and where to.
+#[derive(Debug)]
+pub struct LoadOrder<'a> {
+    /// The GGUF file.
+    pub path: &'a Path,
+    /// The device family that the operator named.
+    pub backend: Backend,
+    /// The device's number.
+    pub gpu: u32,
+    /// Tokens of context at most; the model's own limit if absent.
+    pub context_limit: Option<usize>,
+}
+
+/// Loads a model, telling `report` how far it is.
+pub fn load(order: &LoadOrder<'_>, report: &mut dyn FnMut(LoadProgress)) -> Result<TextModel, LoadError> {
+    report(LoadProgress { stage: LoadStage::ReadingHeader, progress: 0.0, bytes_loaded: 0, bytes_total: 0 });
+    let device = crate::device::open(order.backend, order.gpu)?;
+    let mut file = ModelFile::open(order.path)?;
+    let architecture = Architecture::read(file.metadata())?;
+    let language = Arc::new(read_language(&file, &architecture, order)?);
+    let bytes_total = file.weight_bytes();
+    let progress = |stage, progress, bytes_loaded| LoadProgress { stage, progress, bytes_loaded, bytes_total };
+    report(progress(LoadStage::LoadingWeights, 0.0, 0));
+    let decoder = DecoderLoader {
+        file: &mut file,
+        architecture,
+        device,
+        vocabulary: language.vocabulary.len(),
+        on_bytes: &mut |bytes| {
+            let share = WEIGHTS_SHARE * bytes as f32 / bytes_total.max(1) as f32;
+            report(progress(LoadStage::LoadingWeights, share.min(WEIGHTS_SHARE), bytes));
+        },
+        bytes: 0,
+    }
+    .load()?;
+    let context_limit = language.context_limit;
+    let weights = TextWeights { decoder, backend: order.backend, gpu: order.gpu, context_limit };
+    report(progress(LoadStage::WarmingUp, WEIGHTS_SHARE, bytes_total));
+    weights.warm_up()?;
+    Ok(TextModel { weights, language })
+}
+
+fn read_language(
+    file: &ModelFile,
+    architecture: &Architecture,
+    order: &LoadOrder<'_>,
+) -> Result<Language, LoadError> {
+    let metadata = file.metadata();
+    let vocabulary = Arc::new(Vocabulary::read(metadata)?);
+    let tokenizer = Tokenizer::read(metadata, vocabulary.clone(), order.path)?;
+    let (bos_token, eos_token) = vocabulary.template_tokens();
+    let template = metadata
+        .text("tokenizer.chat_template")?
+        .map(|source| ChatTemplate::compile(source, bos_token, eos_token))
+        .transpose()?;
+    let trained = architecture.context_length;
+    let context_limit = order.context_limit.map_or(trained, |limit| limit.min(trained));
+    Ok(Language { vocabulary, tokenizer, template, context_limit })
+}
+
+impl Language {
+    /// The prompt that the model's own template makes of a conversation.
+    pub fn render(&self, messages: &[Message]) -> Result<String, ApiError> {
+        match &self.template {
+            Some(template) => template.render(messages),
+            None => Err(ApiError::invalid("messages", "This model has no chat template.")
+                .with_action("Send 'prompt' instead, or use a model that is made for conversations.")),
+        }
+    }
+}
+
+impl TextWeights {
+    /// Runs one prompt chunk and one token, so that the first request finds memory and threads in place.
+    fn warm_up(&self) -> Result<(), LoadError> {
+        let mut cache = self.decoder.new_cache(self.context_limit)?;
+        let rows = self.prefill_rows().min(self.context_limit.saturating_sub(1)).max(1);
+        let prompt = vec![0; rows];
+        for tokens in [&prompt[..], &prompt[..1]] {
+            self.decoder.step(&mut [Span { tokens, cache: &mut cache, wants_logits: true }])?;
+        }
+        Ok(())
+    }
+
+    fn step_error(&self, error: &candle_core::Error) -> StepError {
+        let text = error.to_string();
+        let message = text.lines().next().unwrap_or_default();
+        let code = match self.backend {
+            Backend::Cpu => return StepError::Batch(message.to_owned()),
+            Backend::Cuda => ErrorCode::CudaDeviceFailed,
+            Backend::Metal => ErrorCode::MetalDeviceFailed,
+        };
+        let message = format!("{} device {} failed: {message}", self.backend, self.gpu);
+        StepError::Device(ApiError::new(code, message).with_detail("device", self.gpu))
+    }
+}
+
+impl Model for TextWeights {
+    type Cache = KvCache;
+
+    fn new_cache(&self) -> Result<KvCache, StepError> {
+        self.decoder.new_cache(self.context_limit).map_err(|error| self.step_error(&error))
+    }
+
+    fn prefill_rows(&self) -> usize {
+        if matches!(self.decoder.device(), Device::Cpu) { CPU_PREFILL_ROWS } else { GPU_PREFILL_ROWS }
+    }
+
+    fn step(&self, spans: &mut [Span<'_, KvCache>]) -> Result<Vec<Vec<f32>>, StepError> {
+        self.decoder.step(spans).map_err(|error| self.step_error(&error))
+    }
+}

@@ -1,0 +1,83 @@
+//! From generated tokens to text that may be sent: whole code points only, and nothing of a stop string.
+
+use std::sync::Arc;
+
+use crate::text::vocabulary::Vocabulary;
+
+/// What a token added to the output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Emitted {
+    /// Text that may be sent; empty while something is held back.
+    Text(String),
+    /// A stop string is complete; this is the text before it.
+    Stopped(String),
+}
+
+/// The output of one request.
+#[derive(Debug)]
+pub struct TextOutput {
+    vocabulary: Arc<Vocabulary>,
+    stop: Vec<String>,
+    /// Bytes of a code point that is not complete.
+    bytes: Vec<u8>,
+    /// Text that may be the beginning of a stop string.
+    held: String,
+}
+
+impl TextOutput {
+    /// An empty output that ends before any of the stop strings, none of which is empty.
+    pub fn new(vocabulary: Arc<Vocabulary>, stop: Vec<String>) -> Self {
+        Self { vocabulary, stop, bytes: Vec::new(), held: String::new() }
+    }
+
+    /// Takes a generated token.
+    pub fn push(&mut self, token: u32) -> Emitted {
+        self.vocabulary.append_bytes(token, &mut self.bytes);
+        self.take_complete();
+        if let Some(at) = self.stop.iter().filter_map(|stop| self.held.find(stop.as_str())).min() {
+            self.held.truncate(at);
+            return Emitted::Stopped(std::mem::take(&mut self.held));
+        }
+        let kept = self.stop.iter().map(|stop| overlap(&self.held, stop)).max().unwrap_or(0);
+        Emitted::Text(self.held.drain(..self.held.len() - kept).collect())
+    }
+
+    /// The text still held back once no token follows. A code point that was never completed shows as U+FFFD.
+    pub fn finish(&mut self) -> String {
+        if !self.bytes.is_empty() {
+            self.held.push_str(&String::from_utf8_lossy(&self.bytes));
+            self.bytes.clear();
+        }
+        std::mem::take(&mut self.held)
+    }
+
+    /// Moves complete code points from the bytes to the text; bytes that can never be one become U+FFFD.
+    fn take_complete(&mut self) {
+        let mut used = 0;
+        for chunk in self.bytes.utf8_chunks() {
+            let at_end = used + chunk.valid().len() + chunk.invalid().len() == self.bytes.len();
+            self.held.push_str(chunk.valid());
+            used += chunk.valid().len();
+            if chunk.invalid().is_empty() || (at_end && is_incomplete(chunk.invalid())) {
+                break;
+            }
+            self.held.push(char::REPLACEMENT_CHARACTER);
+            used += chunk.invalid().len();
+        }
+        self.bytes.drain(..used);
+    }
+}
+
+/// Whether more bytes could make a code point of these.
+fn is_incomplete(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
+}
+
+/// Length of the longest end of `text` that is a beginning of `stop`.
+fn overlap(text: &str, stop: &str) -> usize {
+    let longest = text.len().min(stop.len());
+    (1..=longest)
+        .rev()
+        .find(|len| stop.is_char_boundary(*len) && text.as_bytes().ends_with(&stop.as_bytes()[..*len]))
+        .unwrap_or(0)
+}

@@ -1,0 +1,233 @@
+//! The model's own chat template: a conversation to the prompt that the model was trained on.
+//!
+//! Templates come with model files and are written for Python's Jinja. They run in a sandbox without file access and
+//! with a bound on their steps.
+
+use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{Environment, Error, ErrorKind, Value, context};
+use protocol::worker::Message;
+use protocol::{ApiError, ErrorCode};
+use serde::Serialize;
+use serde_json::ser::Formatter;
+
+use crate::error::LoadError;
+
+/// Steps that one rendering may take: many times what a long conversation needs.
+const FUEL: u64 = 5_000_000;
+const NAME: &str = "chat";
+
+/// A compiled template.
+#[derive(Debug)]
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    bos_token: String,
+    eos_token: String,
+}
+
+/// What a template said by `raise_exception`.
+#[derive(Debug)]
+struct Refusal(String);
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+impl ChatTemplate {
+    /// Compiles the source, which knows the two tokens as `bos_token` and `eos_token`.
+    pub fn compile(source: &str, bos_token: &str, eos_token: &str) -> Result<Self, LoadError> {
+        let mut environment = Environment::new();
+        // Python's renderers of chat templates set both, and templates are written for that.
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        environment.set_syntax(syntax.map_err(|error| LoadError::Failed(error.to_string()))?);
+        environment.set_fuel(Some(FUEL));
+        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_function("raise_exception", raise_exception);
+        environment.add_function("strftime_now", |format: &str| strftime(format, now_seconds()));
+        environment.add_filter("tojson", tojson);
+        environment
+            .add_template_owned(NAME, source.to_owned())
+            .map_err(|error| LoadError::Unsupported(format!("the chat template does not compile: {error}")))?;
+        Ok(Self { environment, bos_token: bos_token.to_owned(), eos_token: eos_token.to_owned() })
+    }
+
+    /// Renders a conversation up to where the model's answer begins.
+    pub fn render(&self, messages: &[Message]) -> Result<String, ApiError> {
+        let none = Value::from(());
+        let messages: Vec<Value> = messages
+            .iter()
+            .map(|message| context! { role => message.role.as_str(), content => message.content.as_str() })
+            .collect();
+        let rendered = self.environment.get_template(NAME).and_then(|template| {
+            template.render(context! {
+                messages,
+                add_generation_prompt => true,
+                bos_token => self.bos_token.as_str(),
+                eos_token => self.eos_token.as_str(),
+                tools => none.clone(),
+                documents => none,
+            })
+        });
+        rendered.map_err(|error| refused(&error))
+    }
+}
+
+/// A template fails over what it is given: the caller is told, in the template's own words if it has any.
+fn refused(error: &Error) -> ApiError {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(inner) = cause {
+        if let Some(Refusal(text)) = inner.downcast_ref() {
+            return ApiError::invalid("messages", text);
+        }
+        cause = inner.source();
+    }
+    let message = format!("the model's chat template cannot format these messages: {error}");
+    ApiError::new(ErrorCode::InvalidRequest, message).with_param("messages")
+}
+
+fn raise_exception(message: String) -> Result<Value, Error> {
+    Err(Error::new(ErrorKind::InvalidOperation, "raise_exception").with_source(Refusal(message)))
+}
+
+/// JSON as Python's json.dumps writes it: a space after each comma and colon, or indented.
+fn tojson(value: &Value, options: minijinja::value::Kwargs) -> Result<Value, Error> {
+    let indent: Option<usize> = options.get("indent")?;
+    // Templates pass further options of json.dumps; only those that change nothing here are in use.
+    let _: Option<bool> = options.get("ensure_ascii")?;
+    let mut bytes = Vec::new();
+    let written = match indent {
+        Some(indent) => {
+            let indent = " ".repeat(indent.min(16));
+            let formatter = serde_json::ser::PrettyFormatter::with_indent(indent.as_bytes());
+            value.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, formatter))
+        }
+        None => value.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, PythonFormatter)),
+    };
+    let invalid = |what: String| Error::new(ErrorKind::InvalidOperation, what);
+    written.map_err(|error| invalid(error.to_string()))?;
+    let text = String::from_utf8(bytes).map_err(|error| invalid(error.to_string()))?;
+    Ok(Value::from_safe_string(text))
+}
+
+struct PythonFormatter;
+
+impl Formatter for PythonFormatter {
+    fn begin_array_value<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
+        if first { Ok(()) } else { writer.write_all(b", ") }
+    }
+
+    fn begin_object_key<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
+        if first { Ok(()) } else { writer.write_all(b", ") }
+    }
+
+    fn begin_object_value<W: ?Sized + std::io::Write>(&mut self, writer: &mut W) -> std::io::Result<()> {
+        writer.write_all(b": ")
+    }
+}
+
+fn now_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+}
+
+/// The part of strftime that chat templates use, in UTC. Other directives stay as they are.
+fn strftime(format: &str, seconds: u64) -> String {
+    const MONTHS: [&str; 12] = [
+        "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+        "December",
+    ];
+    const DAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
+    let days = seconds / 86_400;
+    let (year, month, day) = civil(days);
+    let month_name = MONTHS[month as usize - 1];
+    let day_name = DAYS[(days % 7) as usize];
+    let mut text = String::new();
+    let mut signs = format.chars();
+    while let Some(sign) = signs.next() {
+        if sign != '%' {
+            text.push(sign);
+            continue;
+        }
+        match signs.next() {
+            Some('Y') => text.push_str(&year.to_string()),
+            Some('y') => text.push_str(&format!("{:02}", year % 100)),
+            Some('m') => text.push_str(&format!("{month:02}")),
+            Some('d') => text.push_str(&format!("{day:02}")),
+            Some('B') => text.push_str(month_name),
+            Some('b') => text.push_str(&month_name[..3]),
+            Some('A') => text.push_str(day_name),
+            Some('a') => text.push_str(&day_name[..3]),
+            Some('H') => text.push_str(&format!("{:02}", seconds / 3_600 % 24)),
+            Some('M') => text.push_str(&format!("{:02}", seconds / 60 % 60)),
+            Some('S') => text.push_str(&format!("{:02}", seconds % 60)),
+            Some('%') => text.push('%'),
+            Some(other) => text.extend(['%', other]),
+            None => text.push('%'),
+        }
+    }
+    text
+}
+
+/// Year, month and day of a number of days since 1970, by Howard Hinnant's algorithm for dates after 1970.
+fn civil(days: u64) -> (u64, u64, u64) {
+    let shifted = days + 719_468;
+    let era = shifted / 146_097;
+    let day_of_era = shifted % 146_097;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_index = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
+    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
+    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(role: &str, content: &str) -> Message {
+        Message { role: role.to_owned(), content: content.to_owned() }
+    }
+
+    fn render(source: &str, messages: &[Message]) -> Result<String, ApiError> {
+        ChatTemplate::compile(source, "<s>", "</s>").unwrap().render(messages)
+    }
+
+    #[test]
+    fn pythons_methods_loop_controls_and_whitespace_rules_hold() {
+        let source = "{%- for m in messages %}\n    {%- if m['role'] == 'system' %}{% continue %}{% endif %}\n\
+                      {{ bos_token + m.content.strip().title() }}\n{% endfor %}\n{% if tools is none %}no tools{% endif %}";
+        let messages = [message("system", "x"), message("user", "  hello ")];
+        assert_eq!(render(source, &messages).unwrap(), "<s>Hello\nno tools");
+    }
+
+    #[test]
+    fn json_is_pythons() {
+        let source = r#"{{ {"a": [1, 2], "b": "é<"} | tojson }}"#;
+        assert_eq!(render(source, &[]).unwrap(), r#"{"a": [1, 2], "b": "é<"}"#);
+    }
+
+    #[test]
+    fn what_a_template_raises_reaches_the_caller() {
+        let error = render("{{ raise_exception('roles must alternate') }}", &[]).unwrap_err();
+        assert_eq!((error.message.as_str(), error.param.as_deref()), ("roles must alternate", Some("messages")));
+        assert_eq!(error.code.status(), 400);
+    }
+
+    #[test]
+    fn an_endless_template_is_stopped() {
+        let source = "{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}";
+        assert_eq!(render(source, &[]).unwrap_err().code.status(), 400);
+    }
+
+    #[test]
+    fn dates_are_right() {
+        assert_eq!(strftime("%d %b %Y, %A %H:%M:%S %%", 951_827_696), "29 Feb 2000, Tuesday 12:34:56 %");
+        assert_eq!(strftime("%Y-%m-%d", 0), "1970-01-01");
+    }
+}
