@@ -1,0 +1,146 @@
+//! The command line's words.
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+use protocol::config::DEFAULT_CHAT_MODEL;
+
+use crate::config::SettingsArgs;
+
+const EXAMPLES: &str = "\
+Examples:
+  rbee-keeper up                                  start everything, here, until Ctrl+C
+  rbee-keeper infer --prompt \"Say hello.\"         ask; starts rbee in the background if it is not running
+  git diff | rbee-keeper infer --prompt -         ask with what comes from a pipe
+  rbee-keeper models pull gemma-3-270m            fetch a model before its first use
+  rbee-keeper workers list --json                 for programs
+  rbee-keeper down                                stop everything
+
+Settings come from flags, then environment variables, then the [keeper] section of the settings file.";
+
+/// Starts rbee, asks it and looks after it.
+#[derive(Debug, Parser)]
+#[command(name = "rbee-keeper", version, after_help = EXAMPLES, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) settings: SettingsArgs,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start everything in the foreground; Ctrl+C stops everything
+    Up(UpArgs),
+    /// Stop the running queen and all that she started
+    Down,
+    /// Run the queen in the background
+    #[command(subcommand)]
+    Daemon(DaemonCommand),
+    /// Ask a model; its words go to standard output as they come, all else to standard error
+    Infer(InferArgs),
+    /// See and fetch models
+    #[command(subcommand, visible_alias = "model")]
+    Models(ModelsCommand),
+    /// See the processes that generate
+    #[command(subcommand, visible_alias = "worker")]
+    Workers(WorkersCommand),
+    /// Print a completion script: rbee-keeper completions bash > /etc/bash_completion.d/rbee-keeper
+    Completions {
+        /// The shell that will read it
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    /// The model to have ready on disk before the first request
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_CHAT_MODEL)]
+    pub(crate) model: String,
+    /// Fetch no model now; each is fetched at its first use
+    #[arg(long, conflicts_with = "model")]
+    pub(crate) no_model: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DaemonCommand {
+    /// Start the queen, and with her the local hive, and leave them running
+    Start,
+    /// Stop them and wait until they are gone
+    Stop,
+    /// Tell whether they run; exit code 0 if so, 1 if not
+    Status,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModelsCommand {
+    /// List the models that are here and those that can be fetched
+    List,
+    /// Fetch a model: a name from the list, or file:/path/to/model.gguf
+    Pull {
+        /// The model's name
+        model: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum WorkersCommand {
+    /// List all workers of all hives
+    List,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 124 out of time, 130 Ctrl+C.")]
+pub(crate) struct InferArgs {
+    /// The model to ask [default: the queen's default model]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) model: Option<String>,
+    /// What to ask; - reads it from standard input
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) prompt: String,
+    /// The node that must run it
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Option<String>,
+    /// Tokens to generate at most
+    #[arg(long, value_name = "N")]
+    pub(crate) max_tokens: Option<u32>,
+    /// 0 (always the likeliest token) to 2
+    #[arg(long, value_name = "T")]
+    pub(crate) temperature: Option<f32>,
+    /// Only the likeliest tokens that together have this probability, above 0 to 1
+    #[arg(long, value_name = "P")]
+    pub(crate) top_p: Option<f32>,
+    /// The same seed and prompt give the same words
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// End before this text; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) stop: Vec<String>,
+    /// Give up after this many seconds, waiting included
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) timeout: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_words_do_not_contradict_each_other() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn settings_may_stand_after_the_command() {
+        let cli = Cli::try_parse_from(["rbee-keeper", "workers", "list", "--json"]).unwrap();
+        assert!(cli.settings.json);
+        assert!(matches!(cli.command, Command::Workers(WorkersCommand::List)));
+    }
+
+    #[test]
+    fn a_model_and_no_model_exclude_each_other() {
+        assert!(Cli::try_parse_from(["rbee-keeper", "up", "--model", "m", "--no-model"]).is_err());
+        assert!(Cli::try_parse_from(["rbee-keeper", "up", "--no-model"]).is_ok());
+    }
+}
