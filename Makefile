@@ -1,0 +1,83 @@
+# The only entry points a newcomer needs. `make` alone lists them.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Build results lie outside the checkout, so that a clone stays small and clones share them.
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/rbee-target
+# What the tests need besides: a Python environment and two real models.
+TEST_CACHE ?= $(HOME)/.cache/rbee-tests
+
+PYTHON ?= python3
+PROGRAMS := queen-rbee rbee-hive worker-rbee rbee-keeper
+PACKAGES := $(PROGRAMS:%=--package %)
+DEBUG := $(CARGO_TARGET_DIR)/debug
+RELEASE := $(CARGO_TARGET_DIR)/release
+
+REQUIREMENTS := compat-tests/requirements.txt
+# A changed list of requirements makes a new environment beside the old one.
+VENV := $(TEST_CACHE)/venv-$(shell sha256sum $(REQUIREMENTS) | cut -c 1-12)
+MODELS := $(TEST_CACHE)/models
+MODEL_FILES := $(MODELS)/smollm2-135m-instruct.gguf $(MODELS)/gemma-3-270m.gguf
+
+# What the tests read from their environment.
+TEST_ENVIRONMENT = RBEE_TEST_MODELS=$(MODELS) RBEE_BIN_DIR=$(DEBUG)
+
+.PHONY: help run test test-rust test-python check fmt-check clippy openapi openapi-check bench programs models
+
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
+
+run: ## Build in release and start everything in the foreground; ARGS="--port 0" passes flags on
+	cargo build --release $(PACKAGES)
+	@exec $(RELEASE)/rbee-keeper up $(ARGS)
+
+test: test-rust test-python ## Run all tests; fetches what they need first
+
+test-rust: programs $(MODEL_FILES) ## Run the Rust tests
+	$(TEST_ENVIRONMENT) cargo test --workspace
+
+test-python: programs $(MODEL_FILES) $(VENV)/.complete ## Run the official Python SDK against the real programs
+	cd compat-tests/python && $(TEST_ENVIRONMENT) $(VENV)/bin/python -m pytest $(ARGS)
+
+check: fmt-check clippy openapi-check ## Check format, lints and the checked-in OpenAPI documents
+
+fmt-check:
+	cargo fmt --all --check
+
+clippy:
+	cargo clippy --workspace --all-targets -- -D warnings
+
+openapi: programs ## Write the OpenAPI documents anew
+	@mkdir -p openapi
+	$(DEBUG)/queen-rbee openapi > openapi/gateway.json
+	$(DEBUG)/rbee-hive openapi > openapi/hive-agent.json
+	$(DEBUG)/worker-rbee openapi > openapi/worker.json
+
+openapi-check: programs
+	@fail() { echo "$$1 differs from what the program says: run \`make openapi\` and commit the result" >&2; exit 1; }; \
+	diff <($(DEBUG)/queen-rbee openapi) openapi/gateway.json || fail openapi/gateway.json; \
+	diff <($(DEBUG)/rbee-hive openapi) openapi/hive-agent.json || fail openapi/hive-agent.json; \
+	diff <($(DEBUG)/worker-rbee openapi) openapi/worker.json || fail openapi/worker.json
+
+bench: $(MODELS)/smollm2-135m-instruct.gguf $(VENV)/.complete ## Measure a release build; results go to bench/results/
+	cargo build --release $(PACKAGES)
+	RBEE_TEST_MODELS=$(MODELS) RBEE_BIN_DIR=$(RELEASE) $(VENV)/bin/python bench/spine.py $(ARGS)
+
+programs: ## Build all programs in the dev profile
+	cargo build --workspace --bins
+
+models: $(MODEL_FILES) ## Fetch the models that the tests use
+
+$(VENV)/.complete: $(REQUIREMENTS)
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $(REQUIREMENTS)
+	touch $@
+
+# The hive fetches and verifies them, as it does for a user; the links give the tests one folder with plain names.
+$(MODELS)/%.gguf: | programs
+	$(DEBUG)/rbee-hive model download --ref $* --data-dir $(TEST_CACHE)/data
+	mkdir -p $(MODELS)
+	grep ' $*.gguf$$' compat-tests/models.sha256 | (cd $(TEST_CACHE)/data/models/$* && sha256sum --check --quiet)
+	ln -f $(TEST_CACHE)/data/models/$*/$*.gguf $@

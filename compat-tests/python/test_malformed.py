@@ -1,0 +1,143 @@
+"""Malformed requests, byte by byte: each gets a 4xx with the envelope, and the server answers after each."""
+
+import json
+import selectors
+import socket
+import time
+from urllib.parse import urlsplit
+
+import pytest
+
+from conftest import MODEL
+
+MEBIBYTE = 1024 * 1024
+CHAT = "/v1/chat/completions"
+
+
+def chat(**fields) -> bytes:
+    return json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1} | fields).encode()
+
+
+def without(*names: str) -> bytes:
+    return json.dumps({name: value for name, value in json.loads(chat()).items() if name not in names}).encode()
+
+
+CASES = {
+    "empty body": (CHAT, b""),
+    "half an object": (CHAT, b'{"model": "'),
+    "an unclosed object": (CHAT, chat()[:-1]),
+    "two objects": (CHAT, chat() + chat()),
+    "a trailing comma": (CHAT, b'{"model": "m",}'),
+    "single quotes": (CHAT, b"{'model': 'm'}"),
+    "an array": (CHAT, b"[]"),
+    "a string": (CHAT, b'"hello"'),
+    "null": (CHAT, b"null"),
+    "a number": (CHAT, b"1e999"),
+    "not JSON": (CHAT, b"model=m&messages=hi"),
+    "invalid UTF-8": (CHAT, b'{"model": "\xff\xfe\xfa"}'),
+    "invalid UTF-8 in a message": (CHAT, chat().replace(b"Hi", b"\xc3\x28")),
+    "half a surrogate pair": (CHAT, chat().replace(b"Hi", rb"\ud800")),
+    "a zero byte": (CHAT, b"\0" * 64),
+    "deep arrays": (CHAT, b"[" * 100_000),
+    "deep objects": (CHAT, b'{"a":' * 100_000),
+    "a deep unknown field": (CHAT, chat()[:-1] + b', "x": ' + b"[" * 10_000 + b"]" * 10_000 + b"}"),
+    "no model": (CHAT, without("model")),
+    "no messages": (CHAT, without("messages")),
+    "a number for the model": (CHAT, chat(model=5)),
+    "a string for the messages": (CHAT, chat(messages="Hi")),
+    "a string for a message": (CHAT, chat(messages=["Hi"])),
+    "a number for the content": (CHAT, chat(messages=[{"role": "user", "content": 5}])),
+    "a message without a role": (CHAT, chat(messages=[{"content": "Hi"}])),
+    "a string for the temperature": (CHAT, chat(temperature="hot")),
+    "a negative max_tokens": (CHAT, chat(max_tokens=-1)),
+    "a fraction for max_tokens": (CHAT, chat(max_tokens=1.5)),
+    "a string for stream": (CHAT, chat(stream="yes")),
+    "a number for stop": (CHAT, chat(stop=5)),
+    "an object for the seed": (CHAT, chat(seed={})),
+    "a task with an unknown priority": ("/v2/tasks", b'{"prompt": "Hi", "priority": "urgent"}'),
+    "a task with nothing to do": ("/v2/tasks", json.dumps({"model": MODEL}).encode()),
+    "a task that is not JSON": ("/v2/tasks", b"{"),
+    "a body of 64 MiB": (CHAT, b'{"model": "' + b"m" * (64 * MEBIBYTE)),
+}
+
+
+def test_there_are_enough_cases():
+    assert len(CASES) >= 30
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_malformed(url, name):
+    path, body = CASES[name]
+    status, answer = exchange(url, path, body)
+    assert 400 <= status < 500, (status, answer)
+    assert_envelope(answer)
+    assert_alive(url)
+
+
+def test_a_wrong_media_type(url):
+    status, answer = exchange(url, CHAT, chat(), "Content-Type: text/xml")
+    assert status == 415
+    assert_envelope(answer)
+
+
+@pytest.mark.parametrize(("method", "path", "expected"), [("GET", CHAT, 405), ("POST", "/v1/nothing", 404)])
+def test_wrong_doors(url, method, path, expected):
+    status, answer = exchange(url, path, chat(), method=method)
+    assert status == expected
+    assert_envelope(answer)
+    assert_alive(url)
+
+
+def test_a_body_that_never_comes(url):
+    address = urlsplit(url)
+    with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+        connection.sendall(f"POST {CHAT} HTTP/1.1\r\nHost: rbee\r\nContent-Length: 1000\r\n\r\n{{".encode())
+    assert_alive(url)
+
+
+def assert_envelope(answer: bytes):
+    error = json.loads(answer)["error"]
+    assert error["message"] and error["code"]
+    assert error["type"] in ("invalid_request_error", "not_found_error")
+    assert error["details"]["suggested_action"]
+    assert error["correlation_id"]
+    assert "param" in error and error["retriable"] is False
+
+
+def assert_alive(url: str):
+    status, _ = exchange(url, CHAT, chat())
+    assert status == 200
+
+
+def exchange(url: str, path: str, body: bytes, header="Content-Type: application/json", method="POST"):
+    """Sends the bytes as they are and reads the answer, which may come before all are sent."""
+    address = urlsplit(url)
+    head = f"{method} {path} HTTP/1.1\r\nHost: rbee\r\n{header}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    pending, received = memoryview(head.encode() + body), b""
+    deadline = time.monotonic() + 60
+    with socket.create_connection((address.hostname, address.port)) as connection, selectors.DefaultSelector() as ready:
+        connection.setblocking(False)
+        ready.register(connection, selectors.EVENT_READ | selectors.EVENT_WRITE)
+        while not is_complete(received):
+            assert time.monotonic() < deadline, received
+            for _, events in ready.select(timeout=1):
+                if events & selectors.EVENT_READ:
+                    data = connection.recv(65536)
+                    assert data, f"the server closed the connection after {received!r}"
+                    received += data
+                elif events & selectors.EVENT_WRITE:
+                    pending = pending[connection.send(pending[:MEBIBYTE]) :]
+                    if not pending:
+                        ready.modify(connection, selectors.EVENT_READ)
+    head, _, answer = received.partition(b"\r\n\r\n")
+    return int(head.split()[1]), answer
+
+
+def is_complete(received: bytes) -> bool:
+    head, end, answer = received.partition(b"\r\n\r\n")
+    if not end:
+        return False
+    headers = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
+    if b"content-length" in headers:
+        return len(answer) >= int(headers[b"content-length"])
+    return answer.endswith(b"0\r\n\r\n")
