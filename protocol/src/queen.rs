@@ -3,6 +3,9 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::worker::WorkerState;
+use crate::{ApiError, WorkerId};
+
 /// Answer of the queen's GET /health: 200 as long as she takes requests.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct QueenHealth {
@@ -29,4 +32,25 @@ pub struct QueenHealth {
 pub struct PullRequest {
     /// The model's name, or `file:/path/to/model.gguf`.
     pub model: String,
+}
+
+/// Answer of GET /v2/workers/health.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct WorkersHealth {
+    /// All workers, those that failed included.
+    pub workers: Vec<WorkerHealth>,
+}
+
+/// Whether one worker takes requests.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct WorkerHealth {
+    /// Which worker.
+    pub id: WorkerId,
+    /// Whether it takes requests.
+    pub healthy: bool,
+    /// Where it is in its life.
+    pub state: WorkerState,
+    /// Why it is not running, if it should be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<ApiError>,
 }

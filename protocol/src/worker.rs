@@ -87,7 +87,7 @@ pub struct Message {
     pub content: String,
 }
 
-/// Body of POST /v1/execute. Exactly one of `prompt` and `messages` is given.
+/// Body of POST /v1/execute. Exactly one of `prompt`, `instruction` and `messages` is given.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ExecuteRequest {
     /// The name by which POST /v1/cancel finds this execution; chosen by the worker if absent.
@@ -96,6 +96,9 @@ pub struct ExecuteRequest {
     /// Text to continue, special tokens understood, no template applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
+    /// What a user says: one user turn where the model has a chat template, text to continue where it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instruction: Option<String>,
     /// A conversation to answer, formatted by the model's own chat template.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub messages: Option<Vec<Message>>,

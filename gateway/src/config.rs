@@ -1,0 +1,180 @@
+//! The queen's settings: flags, environment, the `[queen]` section of the settings file, defaults, in this order.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use daemon::auth::Token;
+use daemon::config::CommonArgs;
+use daemon::shutdown::Parent;
+use protocol::config::{HIVE_PORT, QUEEN_PORT};
+use protocol::worker::Backend;
+use serde::Deserialize;
+
+/// One OpenAI-compatible server over all your machines.
+#[derive(Debug, Parser)]
+#[command(name = "queen-rbee", version, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Settings of every daemon.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// What the queen can be told to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve until told to stop
+    Daemon(DaemonArgs),
+    /// Print the OpenAPI document
+    Openapi,
+}
+
+/// Flags of `queen-rbee daemon`.
+#[derive(Debug, Default, Args)]
+pub struct DaemonArgs {
+    /// Port to listen on; 0 takes a free one and prints it [default: 8080]
+    #[arg(long, env = "RBEE_QUEEN_PORT")]
+    pub port: Option<u16>,
+    /// Address to listen on; any other than loopback needs a token [default: 127.0.0.1]
+    #[arg(long, env = "RBEE_QUEEN_BIND", value_name = "IP")]
+    pub bind: Option<IpAddr>,
+    /// Token that callers must show: a value, env:NAME or file:PATH
+    #[arg(long, env = "RBEE_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// Start a hive on this machine, use one that runs, or do without [default: attach]
+    #[arg(long, env = "RBEE_LOCAL_HIVE", value_name = "MODE")]
+    pub local_hive: Option<LocalHive>,
+    /// Port of the hive on this machine; 0 takes a free one when the hive is started [default: 9200]
+    #[arg(long, env = "RBEE_HIVE_PORT", value_name = "PORT")]
+    pub hive_port: Option<u16>,
+    /// Backend of workers that are started on demand: cpu, cuda or metal; never another one instead [default: cpu]
+    #[arg(long, env = "RBEE_BACKEND")]
+    pub backend: Option<Backend>,
+    /// Device number of workers that are started on demand on cuda or metal [default: 0]
+    #[arg(long, env = "RBEE_GPU")]
+    pub gpu: Option<u32>,
+    /// Requests that may wait for a slot before new ones are refused [default: 1024]
+    #[arg(long, env = "RBEE_QUEUE_LIMIT", value_name = "N")]
+    pub queue_limit: Option<usize>,
+    /// Seconds that a call without streaming waits for a model to load [default: 60]
+    #[arg(long, env = "RBEE_COLD_START_SECONDS", value_name = "SECONDS")]
+    pub cold_start_seconds: Option<u64>,
+    /// Seconds that running requests get to end after the queen is told to stop [default: 4]
+    #[arg(long, env = "RBEE_DRAIN_SECONDS", value_name = "SECONDS")]
+    pub drain_seconds: Option<u64>,
+    /// Stop when standard input closes, as it does when the parent process ends
+    #[arg(long)]
+    pub exit_with_parent: bool,
+}
+
+/// What the queen does about a hive on her own machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum LocalHive {
+    /// Start one, watch it, and stop it at the end.
+    Spawn,
+    /// Use the one that listens on the hive port, whenever it does.
+    Attach,
+    /// None.
+    Off,
+}
+
+/// The `[queen]` section.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Section {
+    port: Option<u16>,
+    bind: Option<IpAddr>,
+    token: Option<String>,
+    local_hive: Option<LocalHive>,
+    hive_port: Option<u16>,
+    backend: Option<Backend>,
+    gpu: Option<u32>,
+    queue_limit: Option<usize>,
+    cold_start_seconds: Option<u64>,
+    drain_seconds: Option<u64>,
+    log_level: Option<String>,
+}
+
+/// All that the queen was told, checked.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "the flags' help texts say it")]
+pub struct Settings {
+    pub data_dir: PathBuf,
+    pub config_file: Option<PathBuf>,
+    pub log_level: String,
+    pub bind: IpAddr,
+    pub port: u16,
+    pub token: Option<Token>,
+    pub local_hive: LocalHive,
+    pub hive_port: u16,
+    pub backend: Backend,
+    pub gpu: Option<u32>,
+    pub queue_limit: usize,
+    pub cold_start_wait: Duration,
+    pub drain_grace: Duration,
+    pub parent: Parent,
+}
+
+impl Settings {
+    /// Puts the layers together.
+    pub fn load(common: &CommonArgs, args: DaemonArgs) -> anyhow::Result<Self> {
+        let section: Section = common.section("queen")?;
+        let token = args.token.or(section.token).map(|setting| Token::from_setting(&setting)).transpose();
+        let token = token.map_err(anyhow::Error::msg)?;
+        let bind = args.bind.or(section.bind).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        daemon::auth::check_bind(bind, token.as_ref()).map_err(anyhow::Error::msg)?;
+        let seconds = |flag: Option<u64>, file: Option<u64>, default| {
+            Duration::from_secs(flag.or(file).unwrap_or(default))
+        };
+        Ok(Self {
+            data_dir: common.data_dir().context("no data directory")?,
+            config_file: common.config.clone(),
+            log_level: common.log_level.clone().or(section.log_level).unwrap_or_else(|| "info".to_owned()),
+            bind,
+            port: args.port.or(section.port).unwrap_or(QUEEN_PORT),
+            token,
+            local_hive: args.local_hive.or(section.local_hive).unwrap_or(LocalHive::Attach),
+            hive_port: args.hive_port.or(section.hive_port).unwrap_or(HIVE_PORT),
+            backend: args.backend.or(section.backend).unwrap_or(Backend::Cpu),
+            gpu: args.gpu.or(section.gpu),
+            queue_limit: args.queue_limit.or(section.queue_limit).unwrap_or(1024),
+            cold_start_wait: seconds(args.cold_start_seconds, section.cold_start_seconds, 60),
+            drain_grace: seconds(args.drain_seconds, section.drain_seconds, 4),
+            parent: if args.exit_with_parent { Parent::HoldsStdin } else { Parent::None },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("config.toml"), "[queen]\nport = 1\nqueue_limit = 2\n").unwrap();
+        let common = CommonArgs { data_dir: Some(dir.path().to_owned()), ..CommonArgs::default() };
+        let args = DaemonArgs { port: Some(9), ..DaemonArgs::default() };
+        let settings = Settings::load(&common, args).unwrap();
+        assert_eq!((settings.port, settings.queue_limit, settings.hive_port), (9, 2, HIVE_PORT));
+    }
+
+    #[test]
+    fn an_open_door_needs_a_token() {
+        let dir = tempfile::tempdir().unwrap();
+        let common = CommonArgs { data_dir: Some(dir.path().to_owned()), ..CommonArgs::default() };
+        let args = |token: Option<&str>| DaemonArgs {
+            bind: Some("0.0.0.0".parse().unwrap()),
+            token: token.map(str::to_owned),
+            ..DaemonArgs::default()
+        };
+        assert!(Settings::load(&common, args(None)).is_err());
+        assert!(Settings::load(&common, args(Some("t"))).is_ok());
+    }
+}

@@ -1,0 +1,85 @@
+//! /v2/tasks: submit, look, follow, cancel.
+
+use std::time::Duration;
+
+use axum::Extension;
+use axum::extract::Path;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use daemon::http::{Failure, Json, RequestId, event_stream, sse_event};
+use futures::StreamExt;
+use protocol::config::DEFAULT_CHAT_MODEL;
+use protocol::task::{TaskAccepted, TaskRequest, TaskStatus, TaskView};
+use protocol::{ErrorEnvelope, JobId, headers};
+
+use super::State;
+use crate::inference::task_request;
+
+/// Submit a task. It is queued at once and runs whether or not anyone reads its events.
+#[utoipa::path(post, path = "/tasks", tag = "tasks", request_body = TaskRequest,
+    responses((status = 202, body = TaskAccepted), (status = 400, body = ErrorEnvelope), (status = 404, body = ErrorEnvelope),
+              (status = 429, body = ErrorEnvelope), (status = 503, body = ErrorEnvelope)))]
+pub(super) async fn submit(
+    queen: State,
+    Extension(RequestId(request_id)): Extension<RequestId>,
+    Json(body): Json<TaskRequest>,
+) -> Result<(StatusCode, Json<TaskAccepted>), Failure> {
+    let request = task_request(body, DEFAULT_CHAT_MODEL)?;
+    let priority = request.priority;
+    let run = queen.inference.run(request, &request_id).await?;
+    let queue_position = run.queue_position();
+    let job = queen.jobs.submit(run, priority);
+    let accepted = TaskAccepted {
+        job_id: job.id().clone(),
+        status: TaskStatus::Queued,
+        queue_position,
+        eta_ms: None,
+        events_url: format!("/v2/tasks/{}/events", job.id()),
+    };
+    Ok((StatusCode::ACCEPTED, Json(accepted)))
+}
+
+/// How a task stands.
+#[utoipa::path(get, path = "/tasks/{job_id}", tag = "tasks", params(("job_id" = String, Path)),
+    responses((status = 200, body = TaskView), (status = 404, body = ErrorEnvelope)))]
+pub(super) async fn get(queen: State, Path(job_id): Path<JobId>) -> Result<Json<TaskView>, Failure> {
+    Ok(Json(queen.jobs.get(&job_id)?.view()))
+}
+
+/// Cancel a task. Cancelling one that has ended changes nothing.
+#[utoipa::path(post, path = "/tasks/{job_id}/cancel", tag = "tasks", params(("job_id" = String, Path)),
+    responses((status = 200, body = TaskView), (status = 404, body = ErrorEnvelope)))]
+pub(super) async fn cancel(queen: State, Path(job_id): Path<JobId>) -> Result<Json<TaskView>, Failure> {
+    let job = queen.jobs.get(&job_id)?;
+    job.cancel().await;
+    Ok(Json(job.view()))
+}
+
+/// The same as POST /v2/tasks/{job_id}/cancel.
+#[utoipa::path(delete, path = "/tasks/{job_id}", tag = "tasks", params(("job_id" = String, Path)),
+    responses((status = 200, body = TaskView), (status = 404, body = ErrorEnvelope)))]
+pub(super) async fn delete(queen: State, path: Path<JobId>) -> Result<Json<TaskView>, Failure> {
+    cancel(queen, path).await
+}
+
+/// A task's events: `queued`, `narration`, `started`, `token`, then one `end` or one `error`. They begin with the first,
+/// or after the one that Last-Event-ID names; many readers may follow one task.
+#[utoipa::path(get, path = "/tasks/{job_id}/events", tag = "tasks",
+    params(("job_id" = String, Path), ("last-event-id" = Option<u64>, Header)),
+    responses((status = 200, description = "Server-sent events", content_type = "text/event-stream"),
+              (status = 404, body = ErrorEnvelope)))]
+pub(super) async fn events(
+    queen: State,
+    Path(job_id): Path<JobId>,
+    request_headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let job = queen.jobs.get(&job_id)?;
+    let last_seen = request_headers
+        .get(headers::LAST_EVENT_ID)
+        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let from = last_seen.map_or(0, |last_seen| last_seen.saturating_add(1));
+    let events = job
+        .events(from)
+        .map(|(id, event)| sse_event(event.name(), Some(id), &event.data().unwrap_or_default()));
+    Ok(event_stream(events, Duration::from_secs(10)))
+}

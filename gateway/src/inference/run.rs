@@ -1,0 +1,248 @@
+//! One request on its way: waiting, connecting, streaming, done. Dropping it cancels in every phase.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::worker::{TaskEvents, WorkerClient};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use protocol::events::{Narration, Queued};
+use protocol::{ApiError, ErrorCode, TaskEvent};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::{Inference, InferenceRequest};
+use crate::scheduler::{Demand, Lease, Ticket, TicketEvent, Waiting};
+
+/// A request without a deadline of its own waits at most this long for a slot.
+const LONGEST_WAIT: Duration = Duration::from_mins(10);
+/// Before the first byte, a request is given to this many workers at most.
+const MAX_ATTEMPTS: u32 = 3;
+/// The pause before another attempt, in which the fleet's news arrive.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// A worker answers a cancel within one step; one that does not is given up.
+const CANCEL_WITHIN: Duration = Duration::from_secs(2);
+
+/// A request that was admitted. [`Run::next`] tells its events; the last one is `End` or `Error`.
+pub struct Run {
+    inference: Inference,
+    request: Arc<InferenceRequest>,
+    demand: Demand,
+    correlation_id: Arc<str>,
+    phase: Phase,
+    attempts: u32,
+    waits_until: Instant,
+}
+
+enum Phase {
+    Waiting(Ticket),
+    Connecting(BoxFuture<'static, Result<(TaskEvents, HeldSlot), ApiError>>),
+    Queueing(BoxFuture<'static, Result<Ticket, ApiError>>),
+    Streaming(Box<(TaskEvents, HeldSlot)>),
+    Done,
+}
+
+impl Run {
+    pub(super) fn new(
+        inference: Inference,
+        request: Arc<InferenceRequest>,
+        demand: Demand,
+        ticket: Ticket,
+        correlation_id: &str,
+    ) -> Self {
+        Self {
+            inference,
+            request,
+            demand,
+            correlation_id: correlation_id.into(),
+            phase: Phase::Waiting(ticket),
+            attempts: 0,
+            waits_until: Instant::now() + LONGEST_WAIT,
+        }
+    }
+
+    /// The model that answers.
+    pub fn model(&self) -> &str {
+        &self.request.model
+    }
+
+    /// How long a caller who gets nothing before the end waits for a model's load.
+    pub fn cold_start_wait(&self) -> Duration {
+        self.inference.cold_start_wait
+    }
+
+    /// Place in the queue; 0 once it has left it.
+    pub fn queue_position(&self) -> u32 {
+        match &self.phase {
+            Phase::Waiting(ticket) => ticket.position(),
+            _ => 0,
+        }
+    }
+
+    /// The next event; `None` after the last. May be cancelled without losing any.
+    pub async fn next(&mut self) -> Option<TaskEvent> {
+        if matches!(self.phase, Phase::Done) {
+            return None;
+        }
+        let cut = self.inference.cut.clone();
+        let is_streaming = matches!(self.phase, Phase::Streaming(_));
+        let until = self.request.deadline.or((!is_streaming).then_some(self.waits_until));
+        let event = tokio::select! {
+            event = self.step() => event,
+            () = cut.cancelled() => TaskEvent::Error(ApiError::new(ErrorCode::ShuttingDown, "The server is stopping.").into()),
+            () = sleep_until(until) => TaskEvent::Error(self.out_of_time().into()),
+        };
+        if event.is_last() {
+            self.finish(&event);
+        }
+        Some(event)
+    }
+
+    fn finish(&mut self, event: &TaskEvent) {
+        if let Phase::Streaming(stream) = &mut self.phase
+            && matches!(event, TaskEvent::End(_))
+        {
+            stream.1.confirm_free();
+        }
+        if let TaskEvent::Error(envelope) = event {
+            let error = &envelope.error;
+            tracing::info!(request_id = &*self.correlation_id, model = self.request.model, %error, "a request failed");
+        }
+        self.phase = Phase::Done;
+    }
+
+    fn out_of_time(&self) -> ApiError {
+        let message = if self.request.deadline.is_some() {
+            "The request's deadline has passed.".to_owned()
+        } else {
+            format!("No slot became free within {} s.", LONGEST_WAIT.as_secs())
+        };
+        ApiError::new(ErrorCode::Timeout, message)
+    }
+
+    /// Walks on until there is something to tell.
+    async fn step(&mut self) -> TaskEvent {
+        loop {
+            let next = match &mut self.phase {
+                Phase::Waiting(ticket) => match ticket.next().await {
+                    TicketEvent::Waiting(waiting) => return told(waiting),
+                    TicketEvent::Refused(error) => return TaskEvent::Error(error.into()),
+                    TicketEvent::Granted(lease) => self.connect(lease),
+                },
+                Phase::Connecting(connecting) => match connecting.await {
+                    Ok(stream) => Phase::Streaming(Box::new(stream)),
+                    Err(error) if self.attempts < MAX_ATTEMPTS && may_go_elsewhere(&error) => {
+                        self.queue_again(&error)
+                    }
+                    Err(error) => return TaskEvent::Error(error.into()),
+                },
+                Phase::Queueing(queueing) => match queueing.await {
+                    Ok(ticket) => Phase::Waiting(ticket),
+                    Err(error) => return TaskEvent::Error(error.into()),
+                },
+                Phase::Streaming(stream) => match stream.0.next().await {
+                    Ok(Some(event)) => return event,
+                    Ok(None) => return lost("the stream ended without a last event"),
+                    Err(error) => return lost(&error.to_string()),
+                },
+                Phase::Done => std::future::pending().await,
+            };
+            self.phase = next;
+        }
+    }
+
+    fn connect(&mut self, lease: Lease) -> Phase {
+        self.attempts += 1;
+        let client = match self.inference.hives.worker_client(&lease.node, &lease.worker) {
+            Ok(client) => client,
+            Err(error) => return Phase::Connecting(std::future::ready(Err(error)).boxed()),
+        };
+        let execution_id = Uuid::new_v4().to_string();
+        let order = self.request.to_execute(&execution_id);
+        let correlation_id = self.correlation_id.clone();
+        let slot = HeldSlot { lease: Some(lease), client: client.clone(), execution_id };
+        Phase::Connecting(Box::pin(async move {
+            let mut slot = slot;
+            match client.execute(&order, &correlation_id).await {
+                Ok(events) => Ok((events, slot)),
+                Err(error) => {
+                    // An answer that is an error, and a connection that was never made, leave no sequence behind.
+                    if !matches!(error, client::Error::Broken { .. }) {
+                        slot.confirm_free();
+                    }
+                    tracing::debug!(%error, "a worker did not take a request");
+                    Err(error.into_api_error(ErrorCode::WorkerLost, "The worker could not be reached."))
+                }
+            }
+        }))
+    }
+
+    fn queue_again(&self, error: &ApiError) -> Phase {
+        tracing::info!(request_id = &*self.correlation_id, %error, "queueing a request again");
+        let (scheduler, demand) = (self.inference.scheduler.clone(), self.demand.clone());
+        Phase::Queueing(Box::pin(async move {
+            tokio::time::sleep(RETRY_PAUSE).await;
+            scheduler.acquire(demand).await
+        }))
+    }
+}
+
+/// Whether a refusal before the first byte says something about the worker and not about the request.
+fn may_go_elsewhere(error: &ApiError) -> bool {
+    matches!(
+        error.code,
+        ErrorCode::AllSlotsBusy
+            | ErrorCode::WorkerMismatch
+            | ErrorCode::WorkerShuttingDown
+            | ErrorCode::ModelLoading
+            | ErrorCode::WorkerLost
+            | ErrorCode::HiveUnavailable
+    )
+}
+
+fn told(waiting: Waiting) -> TaskEvent {
+    match waiting.narration {
+        Some((message, progress)) => TaskEvent::Narration(Narration { message, progress }),
+        None => TaskEvent::Queued(Queued { position: waiting.position, eta_ms: None }),
+    }
+}
+
+fn lost(cause: &str) -> TaskEvent {
+    tracing::warn!(cause, "a worker's stream broke");
+    TaskEvent::Error(
+        ApiError::new(ErrorCode::WorkerLost, "The worker ended in the middle of the answer.").into(),
+    )
+}
+
+async fn sleep_until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A slot in use. It goes back to the scheduler when the worker has confirmed that the sequence is gone: by its last
+/// event, or by its answer to a cancel.
+struct HeldSlot {
+    lease: Option<Lease>,
+    client: WorkerClient,
+    execution_id: String,
+}
+
+impl HeldSlot {
+    fn confirm_free(&mut self) {
+        self.lease = None;
+    }
+}
+
+impl Drop for HeldSlot {
+    fn drop(&mut self) {
+        let Some(lease) = self.lease.take() else { return };
+        let (client, execution_id) = (self.client.clone(), std::mem::take(&mut self.execution_id));
+        tokio::spawn(async move {
+            let outcome = tokio::time::timeout(CANCEL_WITHIN, client.cancel(&execution_id)).await;
+            tracing::debug!(?outcome, "cancelled an execution");
+            drop(lease);
+        });
+    }
+}

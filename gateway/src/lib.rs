@@ -1,0 +1,15 @@
+//! queen-rbee: takes requests, decides who answers them, and relays the answers.
+//!
+//! `http` is the door, `inference` the path of one request, `scheduler` the queue and the slots, `hives` the machines,
+//! `tasks` the jobs of /v2. ARCHITECTURE.md walks a request through them.
+
+pub mod config;
+pub mod hives;
+pub mod http;
+mod inference;
+mod run;
+mod runtime_file;
+mod scheduler;
+mod tasks;
+
+pub use run::run;

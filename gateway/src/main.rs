@@ -1,0 +1,30 @@
+//! queen-rbee's command line.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use gateway::config::{Cli, Command};
+
+fn main() -> ExitCode {
+    let Cli { command, common } = Cli::parse();
+    let outcome = match command {
+        Command::Daemon(args) => gateway::config::Settings::load(&common, args).and_then(gateway::run),
+        Command::Openapi => print_openapi(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the document is what the user asked for")]
+fn print_openapi() -> anyhow::Result<()> {
+    println!("{}", gateway::http::openapi().to_pretty_json()?);
+    Ok(())
+}
+
+#[expect(clippy::print_stderr, reason = "the last word of a command goes to the terminal")]
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("error: {error:#}");
+    ExitCode::FAILURE
+}

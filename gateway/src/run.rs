@@ -1,0 +1,101 @@
+//! The queen from start to end.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{LocalHive, Settings};
+use crate::hives::{Hives, LocalHiveProcess, NodeName, follow};
+use crate::http::{self, Queen};
+use crate::inference::Inference;
+use crate::runtime_file::{self, RuntimeFile};
+use crate::scheduler::{Scheduler, StartPolicy};
+use crate::tasks::Jobs;
+
+/// The name of the queen's own machine.
+const LOCAL_NODE: &str = "local";
+/// A connection that is still open after its request was cut gets this long.
+const CLOSE_WITHIN: Duration = Duration::from_millis(500);
+
+/// Serves until told to stop.
+pub fn run(settings: Settings) -> anyhow::Result<()> {
+    daemon::logging::init(&settings.log_level).context("the log level is not valid")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve(settings))
+}
+
+async fn serve(settings: Settings) -> anyhow::Result<()> {
+    let stop = daemon::shutdown::watch(settings.parent)?;
+    let lock = runtime_file::lock(&settings.data_dir)?;
+    let (listener, address) = daemon::serve::bind(settings.bind, settings.port).await?;
+    let hives_stop = CancellationToken::new();
+    let hive_tasks = TaskTracker::new();
+    let hives = Hives::default();
+    connect_local_hive(&settings, &hives, &hive_tasks, &hives_stop)?;
+    let cut = CancellationToken::new();
+    let policy =
+        StartPolicy { backend: settings.backend, gpu: settings.gpu, queue_limit: settings.queue_limit };
+    let scheduler = Scheduler::start(hives.watch(), Arc::new(hives.clone()), policy, hives_stop.clone());
+    let cold_start_wait = settings.cold_start_wait;
+    let queen = Arc::new(Queen {
+        inference: Inference { hives, scheduler, cut: cut.clone(), cold_start_wait },
+        jobs: Jobs::default(),
+        started: Instant::now(),
+        stop: stop.clone(),
+    });
+    let router = http::router(queen, settings.token.clone());
+    let url = format!("http://{address}");
+    let runtime_file = RuntimeFile::write(lock, &settings.data_dir, &url)?;
+    announce(&url);
+    tokio::spawn(cut_after(stop.clone(), settings.drain_grace, cut));
+    daemon::serve::serve(listener, router, stop, settings.drain_grace + CLOSE_WITHIN).await?;
+    // Everything that the queen started ends before she does.
+    hives_stop.cancel();
+    hive_tasks.close();
+    hive_tasks.wait().await;
+    drop(runtime_file);
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn connect_local_hive(
+    settings: &Settings,
+    hives: &Hives,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let url = match settings.local_hive {
+        LocalHive::Off => return Ok(()),
+        LocalHive::Attach => {
+            watch::Sender::new(Some(format!("http://127.0.0.1:{}", settings.hive_port))).subscribe()
+        }
+        LocalHive::Spawn => {
+            let process = LocalHiveProcess::new(settings)?;
+            let url = process.url();
+            tasks.spawn(process.run(stop.clone()));
+            url
+        }
+    };
+    tasks.spawn(follow(hives.clone(), NodeName::from(LOCAL_NODE), url, stop.clone()));
+    Ok(())
+}
+
+/// Ends running requests when the grace is over.
+async fn cut_after(stop: CancellationToken, grace: Duration, cut: CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(grace).await;
+    cut.cancel();
+}
+
+#[expect(
+    clippy::print_stdout,
+    reason = "whoever started the queen reads the address from her standard output"
+)]
+fn announce(url: &str) {
+    tracing::info!(url, "listening");
+    println!("listening on {url}");
+}

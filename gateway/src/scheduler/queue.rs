@@ -1,0 +1,213 @@
+//! The queue's state: who waits, which slots are given out, which workers are being started.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use protocol::hive::WorkerInfo;
+use protocol::worker::{LoadStage, WorkerState};
+use protocol::{ApiError, BootId, ErrorCode, WorkerId};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::policy::{Decision, Start, Taken, decide};
+use super::{Command, Demand, Lease, Load, StartPolicy, Ticket, TicketId, Waiting};
+use crate::hives::{Fleet, NodeName};
+
+/// A full queue empties at the pace of answers; a second is short for a caller and long for a slot.
+const FULL_QUEUE_RETRY_MS: u64 = 1000;
+
+struct Waiter {
+    id: TicketId,
+    demand: Demand,
+    waiting: watch::Sender<Waiting>,
+    outcome: oneshot::Sender<Result<Lease, ApiError>>,
+}
+
+/// A start that was ordered. The worker's id is known once the hive has answered.
+enum Starting {
+    Ordered,
+    Loading(WorkerId),
+}
+
+pub(super) struct Queue {
+    policy: StartPolicy,
+    commands: mpsc::UnboundedSender<Command>,
+    last_id: TicketId,
+    /// In the order of service: by band, then by arrival.
+    waiters: Vec<Waiter>,
+    taken: Taken,
+    leases: HashMap<TicketId, (WorkerId, BootId)>,
+    /// By model: all that wait for one share its load.
+    starting: HashMap<String, Starting>,
+}
+
+impl Queue {
+    pub(super) fn new(policy: StartPolicy, commands: mpsc::UnboundedSender<Command>) -> Self {
+        Self {
+            policy,
+            commands,
+            last_id: 0,
+            waiters: Vec::new(),
+            taken: Taken::new(),
+            leases: HashMap::new(),
+            starting: HashMap::new(),
+        }
+    }
+
+    /// Requests that wait.
+    pub(super) fn depth(&self) -> u32 {
+        self.waiters.len() as u32
+    }
+
+    /// Who waits and what is given out.
+    pub(super) fn load(&self) -> Load {
+        Load { depth: self.depth(), taken: self.taken.clone() }
+    }
+
+    /// Takes in one command; what follows from it is up to the next dispatch.
+    pub(super) fn take(&mut self, command: Command, fleet: &Fleet) {
+        match command {
+            Command::Acquire { demand, reply } => {
+                let answer = self.admit(demand, fleet);
+                // A caller that is gone drops its ticket, which abandons the place.
+                let _ = reply.send(answer);
+            }
+            Command::Abandon(id) => self.waiters.retain(|waiter| waiter.id != id),
+            Command::Release(id) => self.release(id),
+            Command::Started { model, outcome } => match *outcome {
+                Ok(worker) => {
+                    self.starting.insert(model, Starting::Loading(worker.id));
+                }
+                Err(error) => self.start_failed(&model, &error),
+            },
+        }
+    }
+
+    fn admit(&mut self, demand: Demand, fleet: &Fleet) -> Result<Ticket, ApiError> {
+        if self.waiters.len() >= self.policy.queue_limit {
+            let message = format!("The queue is full: {} requests are waiting.", self.waiters.len());
+            return Err(ApiError::new(ErrorCode::QueueFull, message).with_retry_after_ms(FULL_QUEUE_RETRY_MS));
+        }
+        if let Decision::Refuse(error) = self.decide(&demand, fleet) {
+            return Err(error);
+        }
+        self.last_id += 1;
+        let position =
+            self.waiters.partition_point(|waiter| waiter.demand.priority.band() <= demand.priority.band());
+        let (waiting_sender, waiting) =
+            watch::channel(Waiting { position: position as u32 + 1, narration: None });
+        let (outcome_sender, outcome) = oneshot::channel();
+        let waiter = Waiter { id: self.last_id, demand, waiting: waiting_sender, outcome: outcome_sender };
+        self.waiters.insert(position, waiter);
+        Ok(Ticket { id: self.last_id, waiting, outcome, commands: self.commands.clone(), settled: false })
+    }
+
+    fn decide(&self, demand: &Demand, fleet: &Fleet) -> Decision {
+        decide(demand, fleet, &self.taken, self.starting.contains_key(&demand.model), &self.policy)
+    }
+
+    fn release(&mut self, id: TicketId) {
+        let Some(worker) = self.leases.remove(&id) else { return };
+        if let Some(count) = self.taken.get_mut(&worker) {
+            *count -= 1;
+            if *count == 0 {
+                self.taken.remove(&worker);
+            }
+        }
+    }
+
+    fn start_failed(&mut self, model: &str, error: &ApiError) {
+        tracing::warn!(model, %error, "a worker could not be started");
+        self.starting.remove(model);
+        for waiter in self.waiters.extract_if(.., |waiter| waiter.demand.model == model) {
+            let _ = waiter.outcome.send(Err(error.clone()));
+        }
+    }
+
+    /// Gives out what can be given, and returns the workers that must be started.
+    pub(super) fn dispatch(&mut self, fleet: &Fleet) -> Vec<Start> {
+        self.settle_starts(fleet);
+        let mut starts = Vec::new();
+        let mut index = 0;
+        while let Some(waiter) = self.waiters.get(index) {
+            match self.decide(&waiter.demand, fleet) {
+                Decision::Wait => index += 1,
+                Decision::Start(start) => {
+                    self.starting.insert(start.request.model.clone(), Starting::Ordered);
+                    starts.push(start);
+                    index += 1;
+                }
+                Decision::Place(node, worker) => {
+                    let waiter = self.waiters.remove(index);
+                    self.grant(waiter, node, *worker);
+                }
+                Decision::Refuse(error) => {
+                    let waiter = self.waiters.remove(index);
+                    let _ = waiter.outcome.send(Err(error));
+                }
+            }
+        }
+        self.tell_places(fleet);
+        starts
+    }
+
+    /// A start has ended when its worker takes requests, has failed, or is gone.
+    fn settle_starts(&mut self, fleet: &Fleet) {
+        let mut failures = Vec::new();
+        self.starting.retain(|model, starting| {
+            let Starting::Loading(id) = starting else { return true };
+            match fleet.workers().find(|(_, worker)| worker.id == *id) {
+                Some((_, worker)) if worker.state.takes_requests() => false,
+                Some((_, worker)) if worker.state == WorkerState::Stopped => {
+                    let error = worker.error.clone().unwrap_or_else(|| {
+                        ApiError::new(
+                            ErrorCode::ModelLoadFailed,
+                            format!("The worker for '{model}' ended while it loaded."),
+                        )
+                    });
+                    failures.push((model.clone(), error));
+                    false
+                }
+                // The hive's word on a new worker may come before its event does.
+                Some(_) | None => true,
+            }
+        });
+        for (model, error) in failures {
+            self.start_failed(&model, &error);
+        }
+    }
+
+    fn grant(&mut self, waiter: Waiter, node: NodeName, worker: WorkerInfo) {
+        let key = (worker.id.clone(), worker.boot_id.clone());
+        *self.taken.entry(key.clone()).or_default() += 1;
+        self.leases.insert(waiter.id, key);
+        let lease = Lease { id: waiter.id, commands: self.commands.clone(), node, worker: Arc::new(worker) };
+        // If the caller has just gone, the lease comes back and its drop releases the slot.
+        let _ = waiter.outcome.send(Ok(lease));
+    }
+
+    fn tell_places(&self, fleet: &Fleet) {
+        for (index, waiter) in self.waiters.iter().enumerate() {
+            let now = Waiting { position: index as u32 + 1, narration: narrate(&waiter.demand.model, fleet) };
+            waiter.waiting.send_if_modified(|waiting| {
+                let news = *waiting != now;
+                *waiting = now;
+                news
+            });
+        }
+    }
+}
+
+/// What a person who waits for a model would like to know.
+fn narrate(model: &str, fleet: &Fleet) -> Option<(String, Option<f32>)> {
+    let (_, worker) = fleet
+        .reachable_workers()
+        .find(|(_, worker)| worker.model_ref == model && worker.state == WorkerState::Loading)?;
+    let what = match worker.loading.stage {
+        LoadStage::Downloading => "downloading",
+        LoadStage::Starting => "starting a worker for",
+        LoadStage::ReadingHeader | LoadStage::LoadingWeights => "loading",
+        LoadStage::WarmingUp => "warming up",
+        LoadStage::Ready | LoadStage::Failed => return None,
+    };
+    Some((format!("{what} {model}"), Some(worker.loading.progress)))
+}
