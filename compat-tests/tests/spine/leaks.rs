@@ -1,0 +1,61 @@
+//! Nothing is left behind by requests, however they end.
+
+use std::time::Duration;
+
+use compat_tests::{Process, Sampled, Stack, eventually, open_files};
+use protocol::task::TaskRequest;
+use serde_json::json;
+
+const PATIENCE: Duration = Duration::from_mins(1);
+
+#[tokio::test]
+async fn processes_and_open_files_are_the_same_after_many_requests() {
+    let stack = Stack::start().await;
+    stack.warm_up().await;
+    // Connections are kept for the next request, so the first round opens what the later ones use.
+    all_kinds_of_requests(&stack).await;
+    let before = at_rest(&stack).await;
+    for _ in 0..5 {
+        all_kinds_of_requests(&stack).await;
+    }
+    eventually("processes and open files are as before", PATIENCE, async || {
+        let now = at_rest(&stack).await;
+        (now == before).then_some(())
+    })
+    .await;
+}
+
+/// The processes and the number of their open files, once no request runs. The last request of all is a plain one, so
+/// that the connection to the worker is open in the same state each time.
+async fn at_rest(stack: &Stack) -> Vec<(Process, usize)> {
+    stack.ask("Hi", 1).await.unwrap();
+    eventually("no request runs", PATIENCE, async || {
+        let worker = stack.worker().await;
+        (worker.slots_available == worker.slots_total).then_some(())
+    })
+    .await;
+    stack.sandbox.processes().into_iter().map(|process| (process.clone(), open_files(process.id))).collect()
+}
+
+async fn all_kinds_of_requests(stack: &Stack) {
+    stack.ask("Hi", 4).await.unwrap();
+    assert!(stack.stream("Hi", 4).await.rest().await.len() > 2);
+    for sampled in [Sampled::Streamed, Sampled::Whole] {
+        let connection = stack.send("Tell a long story.", 5000, sampled).await;
+        eventually("the request runs", PATIENCE, async || {
+            let worker = stack.worker().await;
+            (worker.slots_available < worker.slots_total).then_some(())
+        })
+        .await;
+        drop(connection);
+    }
+    let bad = json!({"model": "no-such-model", "messages": [{"role": "user", "content": "Hi"}]});
+    stack.http().post::<_, serde_json::Value>("/v1/chat/completions", &bad).await.unwrap_err();
+    let task: TaskRequest =
+        serde_json::from_value(json!({"prompt": "Tell a long story.", "max_tokens": 5000})).unwrap();
+    let job = stack.client().submit(&task).await.unwrap().job_id;
+    let mut events = stack.client().task_events(&job).await.unwrap();
+    events.next().await.unwrap().expect("the task has events");
+    stack.client().cancel(&job).await.unwrap();
+    while events.next().await.unwrap().is_some() {}
+}

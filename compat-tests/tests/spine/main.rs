@@ -1,0 +1,15 @@
+//! The whole system through its real door: real programs, real sockets, a real model.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test tells by failing, and its name tells what it is about"
+)]
+
+mod disconnect;
+mod keeper;
+mod leaks;
+mod relay;
+mod requests;
+mod shutdown;
