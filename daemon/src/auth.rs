@@ -1,7 +1,6 @@
 //! The token that guards a daemon, and the rule that an open door needs one.
 
 use std::net::IpAddr;
-use std::path::Path;
 
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
@@ -11,6 +10,7 @@ use protocol::{ApiError, ErrorCode};
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 
+use crate::config::secret;
 use crate::http::Failure;
 
 /// A token that callers must show; never printed, zeroised when dropped.
@@ -18,16 +18,9 @@ use crate::http::Failure;
 pub struct Token(SecretString);
 
 impl Token {
-    /// Takes a token as it was configured. `env:NAME` reads it from an environment variable, `file:PATH` from a file.
+    /// Takes a token as it was configured: a value, `env:NAME` or `file:PATH`.
     pub fn from_setting(setting: &str) -> Result<Self, String> {
-        let value = if let Some(name) = setting.strip_prefix("env:") {
-            std::env::var(name).map_err(|_| format!("the token's environment variable {name} is not set"))?
-        } else if let Some(path) = setting.strip_prefix("file:") {
-            std::fs::read_to_string(Path::new(path))
-                .map_err(|error| format!("cannot read the token file {path}: {error}"))?
-        } else {
-            setting.to_owned()
-        };
+        let value = secret(setting).map_err(|error| format!("cannot read the token: {error}"))?;
         match value.trim() {
             "" => Err("the token is empty; leave it out or give it a value".to_owned()),
             value => Ok(Self(value.to_owned().into())),

@@ -64,6 +64,17 @@ impl CommonArgs {
     }
 }
 
+/// The value behind a setting that may be kept elsewhere: `env:NAME`, `file:PATH`, or the value itself.
+pub fn secret(setting: &str) -> Result<String, String> {
+    if let Some(name) = setting.strip_prefix("env:") {
+        std::env::var(name).map_err(|_| format!("the environment variable {name} is not set"))
+    } else if let Some(path) = setting.strip_prefix("file:") {
+        std::fs::read_to_string(path).map_err(|error| format!("the file {path}: {error}"))
+    } else {
+        Ok(setting.to_owned())
+    }
+}
+
 /// Sections that a settings file may hold; any other is a slip of the pen that would go unnoticed.
 const SECTIONS: [&str; 4] = ["queen", "hive", "worker", "keeper"];
 
