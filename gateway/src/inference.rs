@@ -47,6 +47,10 @@ impl Inference {
     fn check_model(&self, model: &str) -> Result<(), ApiError> {
         let fleet = self.hives.fleet();
         let Some(entry) = fleet.model(model) else {
+            if !fleet.nodes().any(|(_, node)| node.connected) {
+                let message = "No hive is connected, so it is not known which models there are.";
+                return Err(ApiError::new(ErrorCode::HiveUnavailable, message).with_retry_after_ms(1000));
+            }
             let message = format!("The model '{model}' does not exist on this server.");
             return Err(ApiError::new(ErrorCode::ModelNotFound, message).with_param("model"));
         };

@@ -34,7 +34,11 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     let routes = OpenApiRouter::with_openapi(Document::openapi())
         .merge(guarded_routes())
         .routes(routes!(health::health));
-    routes.split_for_parts().1
+    let mut document = routes.split_for_parts().1;
+    // The router's mark for "slashes included" means nothing in OpenAPI.
+    let paths = std::mem::take(&mut document.paths.paths);
+    document.paths.paths = paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
+    document
 }
 
 /// /docs and /openapi.json; they tell nothing that the source does not.

@@ -17,8 +17,8 @@ use crate::scheduler::{Demand, Lease, Ticket, TicketEvent, Waiting};
 /// A request without a deadline of its own waits at most this long for a slot.
 const LONGEST_WAIT: Duration = Duration::from_mins(10);
 /// Before the first byte, a request is given to this many workers at most.
-const MAX_ATTEMPTS: u32 = 3;
-/// The pause before another attempt, in which the fleet's news arrive.
+const MAX_ATTEMPTS: u32 = 4;
+/// The pause before the second attempt, in which the fleet's news arrive; each later one is four times as long.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// A worker answers a cancel within one step; one that does not is given up.
 const CANCEL_WITHIN: Duration = Duration::from_secs(2);
@@ -180,8 +180,9 @@ impl Run {
     fn queue_again(&self, error: &ApiError) -> Phase {
         tracing::info!(request_id = &*self.correlation_id, %error, "queueing a request again");
         let (scheduler, demand) = (self.inference.scheduler.clone(), self.demand.clone());
+        let pause = RETRY_PAUSE * 4_u32.pow(self.attempts - 1);
         Phase::Queueing(Box::pin(async move {
-            tokio::time::sleep(RETRY_PAUSE).await;
+            tokio::time::sleep(pause).await;
             scheduler.acquire(demand).await
         }))
     }

@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use protocol::hive::WorkerInfo;
 use protocol::worker::{LoadStage, WorkerState};
 use protocol::{ApiError, BootId, ErrorCode, WorkerId};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use super::policy::{Decision, Start, Taken, decide};
 use super::{Command, Demand, Lease, Load, StartPolicy, Ticket, TicketId, Waiting};
@@ -14,6 +16,9 @@ use crate::hives::{Fleet, NodeName};
 
 /// A full queue empties at the pace of answers; a second is short for a caller and long for a slot.
 const FULL_QUEUE_RETRY_MS: u64 = 1000;
+
+/// A new worker's event follows the answer to its start within this time, or the worker is not there any more.
+const EVENT_WITHIN: Duration = Duration::from_secs(5);
 
 struct Waiter {
     id: TicketId,
@@ -25,7 +30,7 @@ struct Waiter {
 /// A start that was ordered. The worker's id is known once the hive has answered.
 enum Starting {
     Ordered,
-    Loading(WorkerId),
+    Loading { worker: WorkerId, since: Instant },
 }
 
 pub(super) struct Queue {
@@ -75,7 +80,8 @@ impl Queue {
             Command::Release(id) => self.release(id),
             Command::Started { model, outcome } => match *outcome {
                 Ok(worker) => {
-                    self.starting.insert(model, Starting::Loading(worker.id));
+                    self.starting
+                        .insert(model, Starting::Loading { worker: worker.id, since: Instant::now() });
                 }
                 Err(error) => self.start_failed(&model, &error),
             },
@@ -154,7 +160,7 @@ impl Queue {
     fn settle_starts(&mut self, fleet: &Fleet) {
         let mut failures = Vec::new();
         self.starting.retain(|model, starting| {
-            let Starting::Loading(id) = starting else { return true };
+            let Starting::Loading { worker: id, since } = starting else { return true };
             match fleet.workers().find(|(_, worker)| worker.id == *id) {
                 Some((_, worker)) if worker.state.takes_requests() => false,
                 Some((_, worker)) if worker.state == WorkerState::Stopped => {
@@ -167,8 +173,9 @@ impl Queue {
                     failures.push((model.clone(), error));
                     false
                 }
-                // The hive's word on a new worker may come before its event does.
-                Some(_) | None => true,
+                Some(_) => true,
+                // The hive's answer may come before its event does; a hive that died forgets the worker.
+                None => since.elapsed() < EVENT_WITHIN,
             }
         });
         for (model, error) in failures {
