@@ -65,9 +65,11 @@ impl Board {
         self.state().backends = backends;
     }
 
-    /// A worker is new or changed.
+    /// A worker is new or changed; one that stands there as it is makes no event.
     pub fn put_worker(&self, worker: &WorkerInfo) {
-        self.publish(HiveEvent::Worker(Box::new(worker.clone())));
+        if self.state().workers.get(&worker.id) != Some(worker) {
+            self.publish(HiveEvent::Worker(Box::new(worker.clone())));
+        }
     }
 
     /// A worker is gone for good.

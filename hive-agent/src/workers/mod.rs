@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use client::HttpClient;
-use protocol::hive::{Detection, SpawnRequest, WorkerInfo, WorkerReady};
+use protocol::hive::{Detection, ModelKind, SpawnRequest, WorkerInfo, WorkerReady};
 use protocol::worker::{Backend, LoadProgress, LoadStage, WorkerState};
 use protocol::{ApiError, BootId, ErrorCode, WorkerId};
 use tokio::sync::watch;
@@ -102,6 +102,7 @@ impl Workers {
         let shared = &self.shared;
         check_numbers(&request)?;
         let model = shared.catalog.resolve(&request.model, None).await?;
+        check_kind(&model)?;
         shared.catalog.check_source(&model)?;
         self.check_backend(&request).await?;
         shared.memory.check(preflight::needed_bytes(shared.catalog.expected_bytes(&model)))?;
@@ -268,6 +269,21 @@ fn check_numbers(request: &SpawnRequest) -> Result<(), ApiError> {
         return Err(ApiError::invalid("gpu", format!("'gpu' is {gpu}, but backend cpu computes on no GPU.")));
     }
     Ok(())
+}
+
+/// A worker that generates text would call the files of another kind broken.
+fn check_kind(model: &KnownModel) -> Result<(), ApiError> {
+    match model.kind {
+        ModelKind::TextGen => Ok(()),
+        ModelKind::Embedding => Err(ApiError::new(
+            ErrorCode::UnsupportedModel,
+            format!(
+                "'{}' is an embedding model; the workers of this version generate text.",
+                model.reference
+            ),
+        )
+        .with_param("model")),
+    }
 }
 
 fn unknown(worker_id: &WorkerId) -> ApiError {

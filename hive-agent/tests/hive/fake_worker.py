@@ -5,6 +5,7 @@ fail      the load fails: a message and exit code 1
 crash     the process dies as soon as it is ready, the first time only
 stubborn  it neither obeys the order to stop nor SIGTERM
 busy      it never becomes idle
+snatched  its port is taken by another process, the first time only
 """
 
 import argparse
@@ -115,6 +116,9 @@ def crash_once():
         os._exit(3)
 
 
+if "snatched" in words and not os.path.exists(args.model + ".snatched"):
+    open(args.model + ".snatched", "w").close()
+    sys.exit("worker-rbee: INTERNAL_ERROR: cannot listen: Address already in use (os error 98)")
 try:
     server = ThreadingHTTPServer((args.bind, args.port), Door)
 except OSError as error:

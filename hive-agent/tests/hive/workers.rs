@@ -33,9 +33,9 @@ async fn a_worker_comes_up_is_listed_and_goes_when_told() {
     assert_eq!(ready.loading.stage, LoadStage::Ready);
     assert!(is_alive(ready.pid.unwrap()));
     assert_eq!(hive.client.workers().await.unwrap().workers, std::slice::from_ref(&ready));
-    let listed = hive.client.models().await.unwrap().models;
-    let used = listed.iter().find(|entry| entry.reference == model).unwrap();
-    assert!(used.downloaded && used.last_used_at.is_some());
+    let used = watch.model(&model, |entry| entry.last_used_at.is_some()).await;
+    assert!(used.downloaded);
+    assert!(hive.client.models().await.unwrap().models.contains(&used));
 
     hive.client.shutdown_worker(&ready.id).await.unwrap();
     watch.removal(&ready.id).await;
@@ -59,6 +59,7 @@ async fn orders_that_cannot_be_met_are_refused_at_once() {
         ("file:/no/such/file.gguf", ErrorCode::ModelNotFound),
         ("file:relative.gguf", ErrorCode::InvalidRequest),
         ("../escape", ErrorCode::InvalidRequest),
+        ("all-minilm-l6-v2", ErrorCode::UnsupportedModel),
         ("hf:org/model", ErrorCode::UnsupportedParameter),
     ] {
         assert_eq!(hive.try_spawn(reference, Backend::Cpu).await.unwrap_err().code, code, "{reference}");
@@ -146,6 +147,16 @@ async fn each_worker_has_a_port_of_its_own_and_a_taken_one_is_refused() {
     };
     let error = api_error(hive.client.spawn_worker(&request).await.unwrap_err());
     assert_eq!(error.param.as_deref(), Some("port"));
+}
+
+#[tokio::test]
+async fn a_worker_whose_port_is_snatched_gets_the_next_one() {
+    let hive = Hive::start(&[]);
+    let mut watch = hive.watch().await;
+    let spawned = hive.spawn(&hive.model("snatched")).await;
+    let ready = watch.worker(&spawned.id, is_ready).await;
+    assert_ne!(ready.url, spawned.url);
+    assert_eq!(ready.restarts, 0);
 }
 
 #[tokio::test]
