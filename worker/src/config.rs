@@ -16,12 +16,17 @@ use uuid::Uuid;
 const SLOTS: u32 = 4;
 /// Slots at most: each holds a whole context's keys and values.
 const SLOTS_MAX: u32 = 256;
-/// The variable that candle sizes its thread pool by.
-const CANDLE_THREADS: &str = "CANDLE_NUM_THREADS";
+/// The variables that the thread pools are sized by.
+const THREAD_VARIABLES: [&str; 2] = ["CANDLE_NUM_THREADS", "RAYON_NUM_THREADS"];
 
 /// Loads one model and generates tokens with it.
 #[derive(Debug, Parser)]
-#[command(name = "worker-rbee", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(
+    name = "worker-rbee",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 pub struct Cli {
     /// Something else than serving.
     #[command(subcommand)]
@@ -39,6 +44,8 @@ pub struct Cli {
 pub enum Command {
     /// Measure how fast the model reads a prompt and generates
     Bench(BenchArgs),
+    /// List the backends that this build has, one a line
+    Backends,
 }
 
 /// Which model, and what to compute it on.
@@ -206,21 +213,19 @@ fn model_config(args: ModelArgs, section: &Section) -> ModelConfig {
     }
 }
 
-/// Sizes the thread pools. Candle reads the size of its own from the environment only, so a process that was started
-/// without it replaces itself, under the same process id, by one that has it.
+/// Sizes the thread pools. Candle and rayon read the sizes of theirs from the environment only, so a process that was
+/// started without them replaces itself, under the same process id, by one that has them.
 pub fn apply_threads(threads: usize) -> Result<(), String> {
     let wanted = threads.to_string();
-    if std::env::var(CANDLE_THREADS).is_ok_and(|set| set == wanted) {
-        return rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build_global()
-            .map_err(|error| format!("cannot start {threads} threads: {error}"));
+    let is_set = |name: &str| std::env::var(name).is_ok_and(|set| set == wanted);
+    if THREAD_VARIABLES.iter().all(|name| is_set(name)) {
+        return Ok(());
     }
-    let program = std::env::current_exe().map_err(|error| format!("cannot tell which program this is: {error}"))?;
+    let program =
+        std::env::current_exe().map_err(|error| format!("cannot tell which program this is: {error}"))?;
     let error = std::process::Command::new(&program)
         .args(std::env::args_os().skip(1))
-        .env(CANDLE_THREADS, &wanted)
-        .env("RAYON_NUM_THREADS", &wanted)
+        .envs(THREAD_VARIABLES.map(|name| (name, &wanted)))
         .exec();
-    Err(format!("cannot start {} again with {CANDLE_THREADS}={wanted}: {error}", program.display()))
+    Err(format!("cannot start {} again on {wanted} threads: {error}", program.display()))
 }

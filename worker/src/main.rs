@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use daemon::config::CommonArgs;
 use protocol::ApiError;
+use protocol::worker::Backend;
 use worker::config::{BenchArgs, Cli, Command, ServeArgs};
 
 /// Threads for connections; the engine has its own.
@@ -14,6 +15,10 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.command {
         Some(Command::Bench(args)) => bench(&args, &cli.common),
+        Some(Command::Backends) => {
+            list_backends();
+            Ok(())
+        }
         None => serve(cli.serve, &cli.common),
     };
     match outcome {
@@ -44,7 +49,8 @@ fn serve(args: ServeArgs, common: &CommonArgs) -> Result<(), String> {
 }
 
 fn bench(args: &BenchArgs, common: &CommonArgs) -> Result<(), String> {
-    let config = worker::config::resolve_model(args.model.clone(), common).map_err(|error| error.to_string())?;
+    let config =
+        worker::config::resolve_model(args.model.clone(), common).map_err(|error| error.to_string())?;
     worker::config::apply_threads(config.threads)?;
     let measured = worker::bench::run(args, &config).map_err(|error| describe(&error.into()))?;
     let text = if args.json {
@@ -54,6 +60,15 @@ fn bench(args: &BenchArgs, common: &CommonArgs) -> Result<(), String> {
     };
     say(&mut std::io::stdout(), &text);
     Ok(())
+}
+
+/// Tells a hive what it can ask this build for.
+fn list_backends() {
+    for backend in [Backend::Cpu, Backend::Cuda, Backend::Metal] {
+        if worker::device::is_compiled_in(backend) {
+            say(&mut std::io::stdout(), backend.as_str());
+        }
+    }
 }
 
 fn describe(error: &ApiError) -> String {
