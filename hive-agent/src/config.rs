@@ -1,8 +1,9 @@
 //! The hive's settings: what the command line, the environment and the settings file say, made into one value.
 //! The environment is read here and nowhere else in this crate.
 
+use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -50,6 +51,17 @@ pub struct DaemonArgs {
     pub exit_with_parent: bool,
 }
 
+/// Which hive a command speaks to.
+#[derive(Debug, Clone, Default, Args)]
+pub struct HiveArgs {
+    /// The hive's base URL [default: the one that runs on the data directory, else http://127.0.0.1:9200]
+    #[arg(long, env = "RBEE_HIVE_URL", value_name = "URL", global = true)]
+    pub hive_url: Option<String>,
+    /// The hive's token, or env:NAME, or file:PATH
+    #[arg(long, env = "RBEE_HIVE_TOKEN", hide_env_values = true, global = true)]
+    pub token: Option<String>,
+}
+
 /// The `[hive]` section of the settings file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -62,6 +74,7 @@ struct Section {
     slots: Option<u32>,
     first_worker_port: Option<u16>,
     idle_timeout_seconds: Option<u64>,
+    log_level: Option<String>,
     python: Option<PathBuf>,
     models: Vec<ModelSection>,
 }
@@ -100,6 +113,8 @@ pub struct WorkerSettings {
     pub idle_timeout: Option<Duration>,
     /// Where the workers' logs go.
     pub log_dir: PathBuf,
+    /// Flags that the hive was given and that its workers are to have too.
+    pub shared_flags: Vec<OsString>,
 }
 
 /// What can be fetched, and how.
@@ -137,6 +152,7 @@ impl Config {
             first_port: args.first_worker_port.or(section.first_worker_port).unwrap_or(FIRST_WORKER_PORT),
             idle_timeout: (idle_seconds > 0).then(|| Duration::from_secs(idle_seconds)),
             log_dir: data_dir.join("logs"),
+            shared_flags: shared_flags(common, &data_dir),
         };
         let catalog = CatalogSettings {
             database: data_dir.join("models.db"),
@@ -164,6 +180,23 @@ impl Config {
         };
         format!("http://{}", std::net::SocketAddr::new(ip, port))
     }
+}
+
+/// The log filter in force; a daemon tells more than a command.
+pub fn log_filter(common: &CommonArgs, default: &str) -> anyhow::Result<String> {
+    let section: Section = common.section("hive")?;
+    Ok(common.log_level.clone().or(section.log_level).unwrap_or_else(|| default.to_owned()))
+}
+
+fn shared_flags(common: &CommonArgs, data_dir: &Path) -> Vec<OsString> {
+    let mut flags: Vec<OsString> = vec!["--data-dir".into(), data_dir.into()];
+    if let Some(file) = &common.config {
+        flags.extend(["--config".into(), file.into()]);
+    }
+    if let Some(level) = &common.log_level {
+        flags.extend(["--log-level".into(), level.into()]);
+    }
+    flags
 }
 
 fn binary_beside_this_one() -> anyhow::Result<PathBuf> {

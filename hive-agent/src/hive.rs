@@ -31,7 +31,7 @@ pub async fn run(config: Config, on_listening: impl FnOnce(&str)) -> anyhow::Res
     let detection = detect::detect(&config.workers.binary).await;
     board.set_backends(detect::usable_backends(&detection));
     let catalog = Catalog::open(config.catalog, Arc::clone(&board)).await?;
-    let settings = Settings { workers: config.workers, hive_url: url, data_dir: config.data_dir };
+    let settings = Settings { workers: config.workers, hive_url: url };
     let workers = Workers::new(settings, catalog.clone(), Arc::clone(&board), detection);
 
     let close_door = CancellationToken::new();

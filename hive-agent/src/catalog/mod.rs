@@ -110,8 +110,7 @@ impl Catalog {
 
     /// Where the model's files are, if they are here and as large as they were.
     pub async fn local(&self, model: &KnownModel) -> Result<Option<LocalModel>, ApiError> {
-        let Some(stored) = self.shared.store.find(model.reference.as_str()).await.map_err(broken_store)?
-        else {
+        let Some(stored) = self.shared.store.find(model.reference.as_str()).await? else {
             return Ok(None);
         };
         let presence = presence(model, &stored).await;
@@ -146,7 +145,7 @@ impl Catalog {
 
     /// Records that a worker loads the model.
     pub async fn mark_used(&self, model: &KnownModel) -> Result<(), ApiError> {
-        let stored = self.shared.store.find(model.reference.as_str()).await.map_err(broken_store)?;
+        let stored = self.shared.store.find(model.reference.as_str()).await?;
         match stored {
             Some(stored) => {
                 self.keep(model, StoredModel { last_used_at: Some(now()), ..stored }).await.map(drop)
@@ -290,7 +289,7 @@ impl Catalog {
             let origin = Origin::File { path, sha256: None };
             return Ok(Some(KnownModel { reference: reference.clone(), kind: ModelKind::TextGen, origin }));
         }
-        let stored = self.shared.store.find(reference.as_str()).await.map_err(broken_store)?;
+        let stored = self.shared.store.find(reference.as_str()).await?;
         Ok(stored.map(|stored| KnownModel {
             reference: reference.clone(),
             kind: stored.kind,
@@ -299,7 +298,7 @@ impl Catalog {
     }
 
     async fn keep(&self, model: &KnownModel, stored: StoredModel) -> Result<ModelEntry, ApiError> {
-        self.shared.store.put(&stored).await.map_err(broken_store)?;
+        self.shared.store.put(&stored).await?;
         let entry = entry_of(&stored, pinned_digest(model));
         self.shared.board.put_model(&entry);
         Ok(entry)
@@ -435,11 +434,6 @@ fn file_path(model: &KnownModel) -> Option<PathBuf> {
         Origin::File { path, .. } => Some(path.clone()),
         Origin::Pip(_) | Origin::Forgotten(_) => None,
     }
-}
-
-fn broken_store(error: sqlx::Error) -> ApiError {
-    tracing::error!(error = %anyhow::Error::from(error), "the model catalog cannot be used");
-    ApiError::new(ErrorCode::Internal, "The hive's model catalog cannot be used; the hive's log tells why.")
 }
 
 fn unwritable(path: &Path, error: &std::io::Error) -> ApiError {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use protocol::hive::{ModelKind, Provider};
+use protocol::{ApiError, ErrorCode};
 use sha2::{Digest, Sha256};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow};
@@ -16,6 +17,18 @@ use super::entry::Sha256Hex;
 #[derive(Debug, Clone)]
 pub(super) struct Store {
     pool: SqlitePool,
+}
+
+/// Why the database did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub(super) struct StoreError(#[from] sqlx::Error);
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        tracing::error!(%error, "the model catalog cannot be used");
+        Self::new(ErrorCode::Internal, "The hive's model catalog cannot be used; the hive's log tells why.")
+    }
 }
 
 /// One row.
@@ -62,21 +75,21 @@ impl Store {
         Ok(Self { pool })
     }
 
-    pub(super) async fn all(&self) -> sqlx::Result<Vec<StoredModel>> {
+    pub(super) async fn all(&self) -> Result<Vec<StoredModel>, StoreError> {
         let rows = sqlx::query("SELECT * FROM models ORDER BY reference").fetch_all(&self.pool).await?;
-        rows.iter().map(read).collect()
+        Ok(rows.iter().map(read).collect::<sqlx::Result<_>>()?)
     }
 
-    pub(super) async fn find(&self, reference: &str) -> sqlx::Result<Option<StoredModel>> {
+    pub(super) async fn find(&self, reference: &str) -> Result<Option<StoredModel>, StoreError> {
         let row = sqlx::query("SELECT * FROM models WHERE reference = ?")
             .bind(reference)
             .fetch_optional(&self.pool)
             .await?;
-        row.as_ref().map(read).transpose()
+        Ok(row.as_ref().map(read).transpose()?)
     }
 
     /// Writes a model's row, replacing the one that has its name.
-    pub(super) async fn put(&self, model: &StoredModel) -> sqlx::Result<()> {
+    pub(super) async fn put(&self, model: &StoredModel) -> Result<(), StoreError> {
         sqlx::query(
             "INSERT INTO models (id, provider, reference, local_path, size_bytes, downloaded_at, last_used_at, kind, \
              sha256, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (reference) DO UPDATE SET id = excluded.id, \

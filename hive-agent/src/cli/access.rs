@@ -7,8 +7,7 @@ use protocol::config::HIVE_PORT;
 use client::HttpClient;
 use client::hive::HiveClient;
 
-use super::HiveArgs;
-use crate::config::{Config, DaemonArgs};
+use crate::config::{Config, DaemonArgs, HiveArgs};
 use crate::lock::{Attempt, DataLock};
 
 /// Who does the work on the models of the data directory.

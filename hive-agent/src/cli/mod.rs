@@ -15,7 +15,7 @@ use daemon::shutdown::Parent;
 use protocol::ApiError;
 use serde::Serialize;
 
-use crate::config::{Config, DaemonArgs};
+use crate::config::{self, Config, DaemonArgs, HiveArgs};
 use crate::hive;
 
 /// One machine's models and workers.
@@ -53,17 +53,6 @@ enum Command {
     },
 }
 
-/// Which hive a command speaks to.
-#[derive(Debug, Clone, Default, Args)]
-struct HiveArgs {
-    /// The hive's base URL [default: the one that runs on the data directory, else http://127.0.0.1:9200]
-    #[arg(long, env = "RBEE_HIVE_URL", value_name = "URL", global = true)]
-    hive_url: Option<String>,
-    /// The hive's token, or env:NAME, or file:PATH
-    #[arg(long, env = "RBEE_HIVE_TOKEN", hide_env_values = true, global = true)]
-    token: Option<String>,
-}
-
 /// How results are shown.
 #[derive(Debug, Clone, Copy, Args)]
 struct Output {
@@ -84,8 +73,8 @@ pub fn run(cli: Cli) -> ExitCode {
 }
 
 fn try_run(cli: Cli) -> anyhow::Result<()> {
-    let quiet = if matches!(cli.command, Command::Daemon(_)) { "info" } else { "warn" };
-    daemon::logging::init(cli.common.log_level.as_deref().unwrap_or(quiet))?;
+    let default_level = if matches!(cli.command, Command::Daemon(_)) { "info" } else { "warn" };
+    daemon::logging::init(&config::log_filter(&cli.common, default_level)?)?;
     let runtime = tokio::runtime::Runtime::new()?;
     let result = runtime.block_on(dispatch(cli));
     // Blocking work that is still under way is of no use to anyone; the process does not wait for it.

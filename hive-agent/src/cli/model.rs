@@ -10,9 +10,9 @@ use protocol::hive::{DownloadEvent, DownloadProgress, DownloadRequest, DownloadS
 use tokio_util::sync::CancellationToken;
 
 use super::access::{Models, models, told};
-use super::{HiveArgs, Output, say, say_json, table};
+use super::{Output, say, say_json, table};
 use crate::catalog::Catalog;
-use crate::config::Config;
+use crate::config::{Config, HiveArgs};
 use crate::events::Board;
 use crate::size::human;
 

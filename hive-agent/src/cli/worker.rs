@@ -9,7 +9,8 @@ use protocol::hive::{SpawnRequest, WorkerInfo};
 use protocol::worker::Backend;
 
 use super::access::{daemon, told};
-use super::{HiveArgs, Output, say, say_json, table};
+use super::{Output, say, say_json, table};
+use crate::config::HiveArgs;
 
 /// What can be done with workers.
 #[derive(Debug, Subcommand)]

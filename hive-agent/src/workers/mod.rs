@@ -10,7 +10,6 @@ mod process;
 mod supervisor;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -34,7 +33,7 @@ use supervisor::Supervisor;
 /// A worker may be asked for this many slots; each holds a whole context's keys and values.
 const SLOTS_MAX: u32 = 256;
 /// All workers are gone this long after the hive was told to stop, those that do not listen included.
-const STOP_ALL: Duration = Duration::from_secs(7);
+const STOP_ALL: Duration = Duration::from_millis(4500);
 
 /// What workers are started with.
 #[derive(Debug, Clone)]
@@ -43,8 +42,6 @@ pub struct Settings {
     pub workers: WorkerSettings,
     /// Where workers reach this hive.
     pub hive_url: String,
-    /// Where the workers find the settings file.
-    pub data_dir: PathBuf,
 }
 
 /// The worker processes of this machine. Cheap to clone.

@@ -55,8 +55,8 @@ impl Process {
             .args(["--port", &order.port.to_string(), "--bind", "127.0.0.1"])
             .args(["--worker-id", order.worker_id.as_str(), "--boot-id", order.boot_id.as_str()])
             .args(["--hive-url", &order.settings.hive_url, "--slots", &order.slots.to_string()])
-            .args(["--exit-with-parent", "--data-dir"])
-            .arg(&order.settings.data_dir);
+            .arg("--exit-with-parent")
+            .args(&workers.shared_flags);
         if let Some(gpu) = order.gpu {
             command.args(["--gpu", &gpu.to_string()]);
         }

@@ -25,10 +25,10 @@ use crate::events::Board;
 const LISTEN_TIMEOUT: Duration = Duration::from_mins(1);
 /// From the order to stop to the signal.
 const STOP_GRACE: Duration = Duration::from_secs(10);
-/// The same while the hive itself is stopping.
-const STOP_GRACE_WITH_HIVE: Duration = Duration::from_secs(5);
+/// The same while the hive itself is stopping: a queen gives it some 5 s before she kills it.
+const STOP_GRACE_WITH_HIVE: Duration = Duration::from_secs(3);
 /// From the signal to the kill.
-const TERMINATE_GRACE: Duration = Duration::from_secs(1);
+const TERMINATE_GRACE: Duration = Duration::from_millis(500);
 /// A worker is asked to stop, and says that it will, within this.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 /// A worker that has served this long before it died starts with a clean slate.

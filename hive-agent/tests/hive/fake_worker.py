@@ -23,7 +23,7 @@ if sys.argv[1:] == ["backends"]:
     sys.exit(0)
 
 parser = argparse.ArgumentParser()
-for name in ("model", "model-ref", "backend", "bind", "worker-id", "boot-id", "hive-url", "data-dir", "threads"):
+for name in ("model", "model-ref", "backend", "bind", "worker-id", "boot-id", "hive-url", "data-dir", "threads", "log-level", "config"):
     parser.add_argument("--" + name)
 for name in ("port", "slots", "gpu"):
     parser.add_argument("--" + name, type=int)
