@@ -210,7 +210,11 @@ impl Catalog {
         tracing::info!(model = %model.reference, bytes = source.total_bytes(), "fetching a model");
         let fetched = source.fetch(Fetch { staging: &staging, progress, cancel }).await;
         let (local_path, size_bytes) = match fetched.inspect_err(|error| {
-            tracing::warn!(model = %model.reference, %error, "the model was not fetched");
+            if cancel.is_cancelled() {
+                tracing::info!(model = %model.reference, "nobody wants the model any more; its download was cancelled");
+            } else {
+                tracing::warn!(model = %model.reference, %error, "the model was not fetched");
+            }
             // What is worth keeping for the next attempt is in there; an empty folder is not.
             let _ = std::fs::remove_dir(&staging);
         })? {

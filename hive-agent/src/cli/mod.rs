@@ -61,13 +61,18 @@ struct Output {
     json: bool,
 }
 
+/// What Ctrl+C leaves a command with.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted; what was fetched completely is kept for the next attempt")]
+struct Interrupted;
+
 /// Does what the command line says.
 pub fn run(cli: Cli) -> ExitCode {
     match try_run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "rbee-hive: {}", describe(&error));
-            ExitCode::FAILURE
+            if error.is::<Interrupted>() { ExitCode::from(130) } else { ExitCode::FAILURE }
         }
     }
 }

