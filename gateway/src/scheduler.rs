@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use protocol::ApiError;
-use protocol::hive::WorkerInfo;
+use protocol::hive::{SpawnRequest, WorkerInfo};
 use protocol::task::Priority;
 use protocol::worker::Backend;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::hives::{Fleet, NodeName};
 
-pub use policy::{Start, Taken};
+pub use policy::Taken;
 pub use ticket::{Lease, Ticket, TicketEvent, Waiting};
 
 use queue::Queue;
@@ -52,20 +52,22 @@ pub struct StartPolicy {
 
 /// What the scheduler can do to the world.
 pub trait Effects: Send + Sync + 'static {
-    /// Starts a worker; it comes back loading.
-    fn start_worker(&self, start: Start) -> BoxFuture<'static, Result<WorkerInfo, ApiError>>;
+    /// Starts a worker on a node; it comes back loading.
+    fn start_worker(
+        &self,
+        node: NodeName,
+        request: SpawnRequest,
+    ) -> BoxFuture<'static, Result<WorkerInfo, ApiError>>;
 }
 
 impl Effects for crate::hives::Hives {
-    fn start_worker(&self, start: Start) -> BoxFuture<'static, Result<WorkerInfo, ApiError>> {
+    fn start_worker(
+        &self,
+        node: NodeName,
+        request: SpawnRequest,
+    ) -> BoxFuture<'static, Result<WorkerInfo, ApiError>> {
         let hives = self.clone();
-        Box::pin(async move {
-            for failed in &start.replaces {
-                // A record that is gone already has made its room.
-                let _ = hives.shutdown_worker(&start.node, failed).await;
-            }
-            Self::start_worker(&hives, &start.node, &start.request).await
-        })
+        Box::pin(async move { Self::start_worker(&hives, &node, &request).await })
     }
 }
 
@@ -153,7 +155,7 @@ async fn run(
             tokio::spawn(async move {
                 tracing::info!(model = start.request.model, node = %start.node, backend = %start.request.backend, "starting a worker");
                 let model = start.request.model.clone();
-                let outcome = Box::new(effects.start_worker(start).await);
+                let outcome = Box::new(effects.start_worker(start.node, start.request).await);
                 let _ = commands.send(Command::Started { model, outcome });
             });
         }

@@ -7,7 +7,7 @@ use protocol::worker::WorkerState;
 use protocol::{ApiError, BootId, ErrorCode, WorkerId};
 
 use super::{Demand, StartPolicy};
-use crate::hives::{Fleet, Node, NodeName};
+use crate::hives::{Fleet, NodeName};
 
 /// Slots that the queen has given out, by run of worker. She alone gives them out, so this count is the truth.
 pub type Taken = HashMap<(WorkerId, BootId), u32>;
@@ -30,8 +30,6 @@ pub enum Decision {
 pub struct Start {
     pub node: NodeName,
     pub request: SpawnRequest,
-    /// Workers of this model that failed there before: their records, kept for reading until now, make room.
-    pub replaces: Vec<WorkerId>,
 }
 
 /// Decides. `starting` tells whether a start for this model is under way that no hive has reported yet.
@@ -91,9 +89,8 @@ fn start(demand: &Demand, fleet: &Fleet, policy: &StartPolicy) -> Decision {
         // A machine that has the file already is ready sooner.
         .max_by_key(|(_, node)| node.models.get(&demand.model).is_some_and(|model| model.downloaded));
     match able {
-        Some((name, node)) => Decision::Start(Start {
+        Some((name, _)) => Decision::Start(Start {
             node: name.clone(),
-            replaces: failed_workers(node, &demand.model),
             request: SpawnRequest {
                 model: demand.model.clone(),
                 backend: policy.backend,
@@ -110,9 +107,4 @@ fn start(demand: &Demand, fleet: &Fleet, policy: &StartPolicy) -> Decision {
             ),
         )),
     }
-}
-
-fn failed_workers(node: &Node, model: &str) -> Vec<WorkerId> {
-    let has_failed = |worker: &&WorkerInfo| worker.state == WorkerState::Stopped && worker.model_ref == model;
-    node.workers.values().filter(has_failed).map(|worker| worker.id.clone()).collect()
 }
