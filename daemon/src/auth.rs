@@ -44,7 +44,7 @@ pub fn check_bind(ip: IpAddr, token: Option<&Token>) -> Result<(), String> {
     }
     Err(format!(
         "refusing to listen on {ip} without a token: anyone on the network could use this server; \
-         set one with --token (or RBEE_TOKEN), or listen on 127.0.0.1"
+         set one with --token, or listen on 127.0.0.1"
     ))
 }
 
