@@ -48,5 +48,9 @@ async fn attempt(hive_url: &str, ready: &WorkerReady) -> Result<(), String> {
         .await
         .map_err(|_| format!("no answer within {} ms", ATTEMPT.as_millis()))?
         .map_err(|error| error.to_string())?;
-    if response.status().is_success() { Ok(()) } else { Err(format!("the hive answered {}", response.status())) }
+    if response.status().is_success() {
+        Ok(())
+    } else {
+        Err(format!("the hive answered {}", response.status()))
+    }
 }

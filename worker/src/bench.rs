@@ -32,7 +32,11 @@ pub struct Measurement {
 impl std::fmt::Display for Measurement {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(f, "load     {:8.2} s", self.load_seconds)?;
-        writeln!(f, "prefill  {:8.1} tokens/s  ({} tokens)", self.prefill_tokens_per_second, self.prompt_tokens)?;
+        writeln!(
+            f,
+            "prefill  {:8.1} tokens/s  ({} tokens)",
+            self.prefill_tokens_per_second, self.prompt_tokens
+        )?;
         writeln!(f, "decode   {:8.1} tokens/s  ({} tokens)", self.decode_tokens_per_second, self.new_tokens)?;
         write!(f, "step     {:8.1} ms at most, on {} threads", self.longest_step_ms, self.threads)
     }
@@ -59,8 +63,8 @@ pub fn run(args: &BenchArgs, config: &ModelConfig) -> Result<Measurement, LoadEr
     // Any tokens do: their number sets the cost. A stride that is no divisor of the vocabulary spreads them.
     let vocabulary = model.language.vocabulary.len() as u32;
     let prompt: Vec<u32> = (0..prompt_tokens).map(|index| index.wrapping_mul(7_919) % vocabulary).collect();
-    let (prefill_seconds, decode_seconds, longest_step_ms) =
-        measure(&model.weights, &prompt, new_tokens).map_err(|error| LoadError::Failed(format!("{error:?}")))?;
+    let (prefill_seconds, decode_seconds, longest_step_ms) = measure(&model.weights, &prompt, new_tokens)
+        .map_err(|error| LoadError::Failed(format!("{error:?}")))?;
     Ok(Measurement {
         prompt_tokens,
         new_tokens,

@@ -52,9 +52,8 @@ impl From<LoadError> for ApiError {
         let code = error.code();
         let api_error = Self::new(code, error.to_string());
         match error {
-            LoadError::Corrupted(_) => {
-                api_error.with_action("Check the file against its published size and digest, or fetch it again.")
-            }
+            LoadError::Corrupted(_) => api_error
+                .with_action("Check the file against its published size and digest, or fetch it again."),
             LoadError::DeviceFailed { gpu, .. } => api_error.with_detail("device", gpu),
             _ => api_error,
         }

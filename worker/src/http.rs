@@ -56,7 +56,8 @@ pub fn document() -> utoipa::openapi::OpenApi {
 /// Refuses what is meant for another worker: ports are recycled, ids are not.
 async fn check_addressee(State(service): State<Arc<Service>>, request: Request, next: Next) -> Response {
     let config = &service.config;
-    let expected = [(headers::WORKER_ID, config.worker_id.as_str()), (headers::BOOT_ID, config.boot_id.as_str())];
+    let expected =
+        [(headers::WORKER_ID, config.worker_id.as_str()), (headers::BOOT_ID, config.boot_id.as_str())];
     for (header, own) in expected {
         if request.headers().get(header).is_some_and(|meant| meant.as_bytes() != own.as_bytes()) {
             let message = format!("The request is meant for another worker: {header} here is '{own}'.");

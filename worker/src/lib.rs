@@ -11,7 +11,9 @@ pub mod device;
 pub mod engine;
 pub mod error;
 pub mod http;
+pub mod kernels;
 pub mod lifecycle;
+mod parallel;
 pub mod service;
 pub mod text;
 

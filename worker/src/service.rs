@@ -63,6 +63,17 @@ pub struct Execution {
     pub events: mpsc::Receiver<Event>,
     request_id: String,
     running: Arc<Running>,
+    stop: CancellationToken,
+}
+
+impl Execution {
+    /// Why the events ended without a last one: the engine is no more, and the process is about to follow.
+    pub fn cut_off(&self) -> ApiError {
+        if self.stop.is_cancelled() {
+            return ApiError::new(ErrorCode::WorkerShuttingDown, "The worker is shutting down.");
+        }
+        ApiError::new(ErrorCode::Internal, "The worker's engine ended unexpectedly.")
+    }
 }
 
 impl Drop for Execution {
@@ -108,12 +119,17 @@ impl Service {
     }
 
     /// Starts an execution under the request's own id, or else under `default_id`.
-    pub async fn execute(&self, request: GenerationRequest, default_id: String) -> Result<Execution, ApiError> {
+    pub async fn execute(
+        &self,
+        request: GenerationRequest,
+        default_id: String,
+    ) -> Result<Execution, ApiError> {
         let accepted = Instant::now();
         if let Some(refusal) = self.lifecycle.status().refusal() {
             return Err(refusal);
         }
-        let loaded = self.loaded.get().ok_or_else(|| ApiError::new(ErrorCode::ModelLoading, "No model is loaded."))?;
+        let loaded =
+            self.loaded.get().ok_or_else(|| ApiError::new(ErrorCode::ModelLoading, "No model is loaded."))?;
         let slot = self.slots.take().ok_or_else(|| {
             let message = format!("All {} slots of this worker are taken.", self.slots.total());
             ApiError::new(ErrorCode::AllSlotsBusy, message).with_retry_after_ms(BUSY_RETRY_MS)
@@ -125,7 +141,8 @@ impl Service {
         let request_id = self.register(request.request_id, default_id, &cancel)?;
         let (sender, events) = mpsc::channel(EVENTS_WAITING_MAX);
         let seed = request.sampling.seed;
-        let execution = Execution { prompt_tokens, seed, events, request_id, running: self.running.clone() };
+        let (running, stop) = (self.running.clone(), self.stop.clone());
+        let execution = Execution { prompt_tokens, seed, events, request_id, running, stop };
         loaded.engine.submit(Job {
             prompt,
             max_tokens,

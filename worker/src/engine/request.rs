@@ -47,7 +47,12 @@ impl TryFrom<ExecuteRequest> for GenerationRequest {
             (Some(_), None) => return Err(ApiError::invalid("prompt", "'prompt' must not be empty.")),
             (None, Some(messages)) if !messages.is_empty() => Input::Messages(messages),
             (None, Some(_)) => return Err(ApiError::invalid("messages", "'messages' must not be empty.")),
-            _ => return Err(ApiError::invalid("prompt", "Exactly one of 'prompt' and 'messages' must be given.")),
+            _ => {
+                return Err(ApiError::invalid(
+                    "prompt",
+                    "Exactly one of 'prompt' and 'messages' must be given.",
+                ));
+            }
         };
         let sampling = Sampling {
             temperature: within("temperature", wire.temperature.unwrap_or(1.0), 0.0..=TEMPERATURE_MAX)?,
@@ -81,7 +86,8 @@ fn check_stop(stop: &[String]) -> Result<(), ApiError> {
     match stop.iter().position(|text| text.is_empty() || text.len() > STOP_BYTES_MAX) {
         Some(index) => {
             let param = format!("stop[{index}]");
-            let message = format!("'{param}' must have 1 to {STOP_BYTES_MAX} bytes; it has {}.", stop[index].len());
+            let message =
+                format!("'{param}' must have 1 to {STOP_BYTES_MAX} bytes; it has {}.", stop[index].len());
             Err(ApiError::invalid(param, message))
         }
         None => Ok(()),

@@ -117,7 +117,8 @@ impl<M: Model> StepLoop<M> {
             Ok(cache) => self.sequences.push(Sequence::new(job, cache, self.vocabulary.clone())),
             Err(error) => {
                 tracing::error!(?error, "no memory for a sequence");
-                let error = ApiError::new(ErrorCode::InsufficientMemory, "There is no memory for another sequence.");
+                let error =
+                    ApiError::new(ErrorCode::InsufficientMemory, "There is no memory for another sequence.");
                 // A receiver that is gone needs no answer.
                 let _ = job.events.try_send(Event::Failed(error));
             }
@@ -180,5 +181,166 @@ impl<M: Model> StepLoop<M> {
             .filter(|(_, sequence)| sequence.is_running() && sequence.is_prefilling())
             .min_by_key(|(_, sequence)| sequence.last_turn)
             .map(|(index, _)| index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::time::Instant;
+
+    use candle_core::quantized::gguf_file::Value;
+    use protocol::events::FinishReason;
+    use tokio::sync::mpsc;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::engine::{Finish, Slots, Span};
+    use crate::text::gguf::Metadata;
+    use crate::text::sampler::Sampling;
+
+    /// Continues with the next letter of the alphabet, and fails on a prompt with an exclamation mark.
+    struct Alphabet;
+
+    impl Model for Alphabet {
+        type Cache = Vec<u32>;
+
+        fn new_cache(&self) -> Result<Vec<u32>, StepError> {
+            Ok(Vec::new())
+        }
+
+        fn prefill_rows(&self) -> usize {
+            3
+        }
+
+        fn step(&self, spans: &mut [Span<'_, Vec<u32>>]) -> Result<Vec<Vec<f32>>, StepError> {
+            let prefills = spans.iter().filter(|span| span.tokens.len() > 1 || !span.wants_logits).count();
+            assert!(prefills <= 1, "one chunk of one prompt a step");
+            let mut logits = Vec::new();
+            for span in spans {
+                if span.tokens.contains(&u32::from(b'!')) {
+                    return Err(StepError::Batch("an exclamation mark".to_owned()));
+                }
+                span.cache.extend_from_slice(span.tokens);
+                if span.wants_logits {
+                    let mut row = vec![0f32; 128];
+                    row[span.cache.last().copied().unwrap_or(0) as usize + 1] = 1.0;
+                    logits.push(row);
+                }
+            }
+            Ok(logits)
+        }
+    }
+
+    fn vocabulary() -> Arc<Vocabulary> {
+        let tokens = (0..128u8).map(|byte| Value::String(char::from(byte).to_string())).collect();
+        let metadata = HashMap::from([
+            ("tokenizer.ggml.model".to_owned(), Value::String("gpt2".to_owned())),
+            ("tokenizer.ggml.tokens".to_owned(), Value::Array(tokens)),
+            ("tokenizer.ggml.eos_token_id".to_owned(), Value::U32(u32::from(b'z'))),
+        ]);
+        Arc::new(Vocabulary::read(Metadata::of(&metadata)).unwrap())
+    }
+
+    struct Bench {
+        engine: Engine,
+        slots: Slots,
+        ended: oneshot::Receiver<Result<(), ApiError>>,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let (engine, ended) = Engine::start(Alphabet, vocabulary(), 4).unwrap();
+            Self { engine, slots: Slots::new(4), ended }
+        }
+
+        fn start(&self, prompt: &str, max_tokens: usize, room: usize) -> (mpsc::Receiver<Event>, CancellationToken) {
+            let (events, receiver) = mpsc::channel(room);
+            let cancel = CancellationToken::new();
+            let job = Job {
+                prompt: prompt.bytes().map(u32::from).collect(),
+                max_tokens,
+                sampling: Sampling { temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0 },
+                stop: Vec::new(),
+                events,
+                cancel: cancel.clone(),
+                slot: self.slots.take().unwrap(),
+                accepted: Instant::now(),
+            };
+            self.engine.submit(job).unwrap();
+            (receiver, cancel)
+        }
+    }
+
+    fn drain(receiver: &mut mpsc::Receiver<Event>) -> (String, Event) {
+        let mut text = String::new();
+        loop {
+            match receiver.blocking_recv().unwrap() {
+                Event::Token { text: part, .. } => text.push_str(&part),
+                last => return (text, last),
+            }
+        }
+    }
+
+    fn reason(event: &Event) -> FinishReason {
+        match event {
+            Event::Finished(Finish { reason, .. }) => *reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn it_ends_at_the_limit_or_at_the_end_token() {
+        let bench = Bench::new();
+        let (text, last) = drain(&mut bench.start("hello, a", 3, 16).0);
+        assert_eq!((text.as_str(), reason(&last)), ("bcd", FinishReason::Length));
+        let (text, last) = drain(&mut bench.start("w", 9, 16).0);
+        assert_eq!((text.as_str(), reason(&last)), ("xy", FinishReason::Stop));
+        let Event::Finished(finish) = last else { unreachable!() };
+        assert_eq!((finish.usage.prompt_tokens, finish.usage.completion_tokens), (1, 2));
+        assert_eq!(bench.slots.available(), 4);
+    }
+
+    #[test]
+    fn a_slow_reader_loses_nothing_and_holds_up_nobody() {
+        let bench = Bench::new();
+        let (mut slow, _) = bench.start("a", 20, 1);
+        let (text, _) = drain(&mut bench.start("a", 20, 64).0);
+        assert_eq!(text, "bcdefghijklmnopqrstu");
+        assert_eq!(drain(&mut slow).0, text);
+    }
+
+    #[test]
+    fn cancelling_and_leaving_free_the_slot() {
+        let bench = Bench::new();
+        let (mut receiver, cancel) = bench.start("a", 20, 1);
+        cancel.cancel();
+        assert_eq!(reason(&drain(&mut receiver).1), FinishReason::Cancelled);
+        let (receiver, _) = bench.start("a", 20, 1);
+        drop(receiver);
+        while bench.slots.available() < 4 {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_failed_step_ends_its_sequences_and_not_the_engine() {
+        let bench = Bench::new();
+        let (_, last) = drain(&mut bench.start("oh!", 20, 16).0);
+        assert!(matches!(last, Event::Failed(error) if error.code == ErrorCode::Internal));
+        assert_eq!(drain(&mut bench.start("a", 1, 16).0).0, "b");
+    }
+
+    #[test]
+    fn stopping_fails_what_runs() {
+        let bench = Bench::new();
+        let (mut receiver, _) = bench.start("a", 20, 1);
+        bench.engine.stop();
+        assert!(bench.ended.blocking_recv().unwrap().is_ok());
+        while let Some(event) = receiver.blocking_recv() {
+            if let Event::Failed(error) = event {
+                assert_eq!(error.code, ErrorCode::WorkerShuttingDown);
+            }
+        }
     }
 }

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
 use axum::response::sse::Event as SseEvent;
+use axum::response::{IntoResponse, Response};
 use daemon::http::{Failure, Json, RequestId, event_stream, sse_event};
 use futures::{Stream, StreamExt, stream};
 use protocol::events::{End, Started, Token};
 use protocol::worker::{CancelRequest, CancelResponse, ExecuteRequest, ExecuteResponse};
-use protocol::{ApiError, ErrorCode, ErrorEnvelope, TaskEvent, WorkerId};
+use protocol::{ApiError, ErrorEnvelope, TaskEvent, WorkerId};
 
 use crate::engine::{Event, Finish, GenerationRequest};
 use crate::service::{Execution, Service};
@@ -42,7 +42,8 @@ pub(super) async fn execute(
     let request = GenerationRequest::try_from(body)?;
     let execution = service.execute(request, default_id).await?;
     if streams {
-        let events = task_events(execution, service.config.worker_id.clone()).filter_map(async |event| to_sse(&event));
+        let events =
+            task_events(execution, service.config.worker_id.clone()).filter_map(async |event| to_sse(&event));
         return Ok(event_stream(events, KEEP_ALIVE));
     }
     Ok(Json(collect(execution).await?).into_response())
@@ -68,31 +69,26 @@ fn task_events(execution: Execution, worker_id: WorkerId) -> impl Stream<Item = 
     let started = TaskEvent::Started(Started { worker_id, prompt_tokens, seed });
     let rest = stream::unfold(Some(execution), async |execution| {
         let mut execution = execution?;
-        let event = wire_event(execution.events.recv().await);
+        let event = execution.events.recv().await.unwrap_or_else(|| Event::Failed(execution.cut_off()));
+        let event = wire_event(event);
         let next = if event.is_last() { None } else { Some(execution) };
         Some((event, next))
     });
     stream::iter([started]).chain(rest)
 }
 
-fn wire_event(event: Option<Event>) -> TaskEvent {
+fn wire_event(event: Event) -> TaskEvent {
     match event {
-        Some(Event::Token { text, index }) => TaskEvent::Token(Token { token: text, index }),
-        Some(Event::Finished(Finish { reason, usage, timings })) => TaskEvent::End(End {
+        Event::Token { text, index } => TaskEvent::Token(Token { token: text, index }),
+        Event::Finished(Finish { reason, usage, timings }) => TaskEvent::End(End {
             done: true,
             total_tokens: usage.completion_tokens,
             finish_reason: reason,
             usage,
             timings,
         }),
-        Some(Event::Failed(error)) => TaskEvent::Error(error.into()),
-        None => TaskEvent::Error(engine_gone().into()),
+        Event::Failed(error) => TaskEvent::Error(error.into()),
     }
-}
-
-/// The channel closed without a last event: the engine's thread is no more, and the process is about to follow.
-fn engine_gone() -> ApiError {
-    ApiError::new(ErrorCode::Internal, "The worker's engine ended unexpectedly.")
 }
 
 fn to_sse(event: &TaskEvent) -> Option<SseEvent> {
@@ -107,14 +103,13 @@ fn to_sse(event: &TaskEvent) -> Option<SseEvent> {
 async fn collect(mut execution: Execution) -> Result<ExecuteResponse, ApiError> {
     let mut answer = String::new();
     loop {
-        match execution.events.recv().await {
-            Some(Event::Token { text, .. }) => answer.push_str(&text),
-            Some(Event::Finished(Finish { reason, usage, timings })) => {
+        match execution.events.recv().await.unwrap_or_else(|| Event::Failed(execution.cut_off())) {
+            Event::Token { text, .. } => answer.push_str(&text),
+            Event::Finished(Finish { reason, usage, timings }) => {
                 let seed = execution.seed;
                 return Ok(ExecuteResponse { text: answer, finish_reason: reason, usage, timings, seed });
             }
-            Some(Event::Failed(error)) => return Err(error),
-            None => return Err(engine_gone()),
+            Event::Failed(error) => return Err(error),
         }
     }
 }

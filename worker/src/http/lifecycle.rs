@@ -9,10 +9,11 @@ use axum::response::sse::Event as SseEvent;
 use axum::response::{IntoResponse, Response};
 use daemon::http::{Json, event_stream, sse_event};
 use futures::{Stream, stream};
-use protocol::ErrorEnvelope;
+use protocol::ApiError;
 use protocol::worker::{Health, LoadProgress, Ready};
 use serde::Serialize;
 use tokio::sync::watch;
+use utoipa::ToSchema;
 
 use crate::lifecycle::{Phase, Status};
 use crate::service::Service;
@@ -32,13 +33,23 @@ pub(super) async fn health(State(service): State<Arc<Service>>) -> Json<Health> 
     path = "/v1/ready",
     responses(
         (status = 200, description = "Requests are taken", body = Ready),
-        (status = 503, description = "Loading or stopping", body = Ready),
+        (status = 503, description = "Loading or stopping, and why in the error", body = NotReady),
     )
 )]
 pub(super) async fn ready(State(service): State<Arc<Service>>) -> Response {
     let ready = service.ready();
-    let status = if ready.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(ready)).into_response()
+    match service.lifecycle.status().refusal() {
+        None => Json(ready).into_response(),
+        Some(error) => (StatusCode::SERVICE_UNAVAILABLE, Json(NotReady { ready, error })).into_response(),
+    }
+}
+
+/// The state and the error that a request would get now, so that both kinds of readers find what they look for.
+#[derive(Debug, Serialize, ToSchema)]
+struct NotReady {
+    #[serde(flatten)]
+    ready: Ready,
+    error: ApiError,
 }
 
 /// Follows the load
@@ -46,7 +57,7 @@ pub(super) async fn ready(State(service): State<Arc<Service>>) -> Response {
     get,
     path = "/v1/loading/progress",
     responses((status = 200, description = "Server-sent events named progress: the state now, then each change; the \
-        last is of stage ready or failed. After failed comes one event named error.",
+        last is of stage ready or failed, unless the worker stops before.",
         body = LoadProgress, content_type = "text/event-stream"))
 )]
 pub(super) async fn loading_progress(State(service): State<Arc<Service>>) -> Response {
@@ -65,36 +76,16 @@ pub(super) async fn shutdown(State(service): State<Arc<Service>>) -> Json<Ready>
     Json(service.ready())
 }
 
-/// Where a reader of the load's progress stands.
-enum Follow {
-    /// The state now is yet to be told.
-    Now(watch::Receiver<Status>),
-    /// The next change is yet to be told.
-    Next(watch::Receiver<Status>),
-    /// One error is yet to be told.
-    Error(ErrorEnvelope),
-    /// Nothing is.
-    Over,
-}
-
 fn progress_events(receiver: watch::Receiver<Status>) -> impl Stream<Item = SseEvent> {
-    stream::unfold(Follow::Now(receiver), async |follow| {
-        let mut receiver = match follow {
-            Follow::Now(receiver) => receiver,
-            Follow::Next(mut receiver) => {
-                receiver.changed().await.ok()?;
-                receiver
-            }
-            Follow::Error(error) => return Some((json_event("error", &error)?, Follow::Over)),
-            Follow::Over => return None,
-        };
+    // Beside the receiver stands whether the state at hand is still to be told; without a receiver all is told.
+    stream::unfold((Some(receiver), true), async |(receiver, tell_now)| {
+        let mut receiver = receiver?;
+        if !tell_now {
+            receiver.changed().await.ok()?;
+        }
         let status = receiver.borrow_and_update().clone();
-        let next = match status.phase {
-            Phase::Loading => Follow::Next(receiver),
-            Phase::Failed(error) => Follow::Error(error.into()),
-            Phase::Serving | Phase::Stopping => Follow::Over,
-        };
-        Some((json_event("progress", &status.loading)?, next))
+        let goes_on = status.phase == Phase::Loading;
+        Some((json_event("progress", &status.loading)?, (goes_on.then_some(receiver), false)))
     })
 }
 

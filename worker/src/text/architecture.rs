@@ -166,10 +166,16 @@ impl Architecture {
         if metadata.count(&format!("{name}.expert_count"))?.unwrap_or(0) > 0 {
             return unlike("mixture of experts");
         }
-        if metadata.count(&format!("{name}.attention.value_length"))?.is_some_and(|length| length != self.head_dim) {
+        if metadata
+            .count(&format!("{name}.attention.value_length"))?
+            .is_some_and(|length| length != self.head_dim)
+        {
             return unlike("value heads of another width than its key heads");
         }
-        if metadata.count(&format!("{name}.rope.dimension_count"))?.is_some_and(|count| count != self.head_dim) {
+        if metadata
+            .count(&format!("{name}.rope.dimension_count"))?
+            .is_some_and(|count| count != self.head_dim)
+        {
             return unlike("partial rotary embedding");
         }
         Ok(())
@@ -195,7 +201,8 @@ fn read_rope(metadata: Metadata<'_>, name: &str) -> Result<RopeScale, LoadError>
 }
 
 fn read_window(metadata: Metadata<'_>, name: &str) -> Result<Option<SlidingWindow>, LoadError> {
-    let Some(tokens) = metadata.count(&format!("{name}.attention.sliding_window"))?.filter(|tokens| *tokens > 0)
+    let Some(tokens) =
+        metadata.count(&format!("{name}.attention.sliding_window"))?.filter(|tokens| *tokens > 0)
     else {
         return Ok(None);
     };

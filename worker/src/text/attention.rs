@@ -6,7 +6,8 @@
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
-use rayon::prelude::*;
+
+use crate::parallel::for_each_chunk;
 
 /// Keys or values that are turned into f32 at once: they stay in the first cache while every query uses them.
 const TILE_TOKENS: usize = 64;
@@ -42,7 +43,13 @@ impl Attention {
         self.window.map_or(0, |window| (position + 1).saturating_sub(window))
     }
 
-    fn attend_by_tensors(&self, queries: &Tensor, keys: &Tensor, values: &Tensor, start: usize) -> Result<Tensor> {
+    fn attend_by_tensors(
+        &self,
+        queries: &Tensor,
+        keys: &Tensor,
+        values: &Tensor,
+        start: usize,
+    ) -> Result<Tensor> {
         let (rows, heads, head_dim) = queries.dims3()?;
         let kv_heads = keys.dim(0)?;
         let group = heads / kv_heads;
@@ -124,11 +131,12 @@ impl CustomOp3 for SliceAttention {
             self.attend_head(&KvHead { queries, keys, values, rows, group, kv_heads, index, head_dim })
         };
         let work = rows * heads * head_dim * (self.start + rows) * 2;
-        let by_head: Vec<Vec<f32>> = if work >= PARALLEL_FROM && kv_heads > 1 {
-            (0..kv_heads).into_par_iter().map(head_of).collect()
+        let mut by_head: Vec<Vec<f32>> = vec![Vec::new(); kv_heads];
+        if work >= PARALLEL_FROM {
+            for_each_chunk(&mut by_head, 1, |index, result| result[0] = head_of(index));
         } else {
-            (0..kv_heads).map(head_of).collect()
-        };
+            by_head.iter_mut().enumerate().for_each(|(index, result)| *result = head_of(index));
+        }
         // Each head's result holds its queries row by row; interleave them to (rows, heads, head_dim).
         let mut output = Vec::with_capacity(rows * heads * head_dim);
         for row in 0..rows {
@@ -258,7 +266,10 @@ mod tests {
                 let by_slices = attention.attend(&queries, &keys, &values, start).unwrap();
                 let by_tensors = attention.attend_by_tensors(&queries, &keys, &values, start).unwrap();
                 let apart = (by_slices - by_tensors).unwrap().abs().unwrap().max_all().unwrap();
-                assert!(apart.to_scalar::<f32>().unwrap() < 5e-3, "window {window:?}, start {start}: {apart}");
+                assert!(
+                    apart.to_scalar::<f32>().unwrap() < 5e-3,
+                    "window {window:?}, start {start}: {apart}"
+                );
             }
         }
     }

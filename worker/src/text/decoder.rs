@@ -14,7 +14,7 @@ use crate::text::architecture::{Activation, Architecture, Family};
 use crate::text::attention::Attention;
 use crate::text::gguf::ModelFile;
 use crate::text::kv::KvCache;
-use crate::text::linear::{Linear, linear};
+use crate::text::linear::{Linear, linear, prefill_rows};
 use crate::text::rope::{Angles, Rope};
 
 /// A model's weights, ready to compute with.
@@ -28,6 +28,7 @@ pub struct Decoder {
     head: Box<dyn Linear>,
     rope: Rope,
     local_rope: Option<Rope>,
+    prefill_rows: usize,
 }
 
 #[derive(Debug)]
@@ -94,6 +95,11 @@ impl Decoder {
     /// The device that the weights live on.
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// Tokens of a prompt that go into one step.
+    pub fn prefill_rows(&self) -> usize {
+        self.prefill_rows
     }
 
     /// A cache for one sequence of at most `limit` tokens.
@@ -231,6 +237,8 @@ pub struct DecoderLoader<'a> {
     pub on_bytes: &'a mut dyn FnMut(u64),
     /// Bytes read so far.
     pub bytes: u64,
+    /// The fewest rows that any matrix so far wants in a step.
+    pub prefill_rows: usize,
 }
 
 impl DecoderLoader<'_> {
@@ -238,7 +246,8 @@ impl DecoderLoader<'_> {
     pub fn load(mut self) -> std::result::Result<Decoder, LoadError> {
         let architecture = self.architecture.clone();
         let embeddings = self.tensor("token_embd.weight", &[self.vocabulary, architecture.hidden])?;
-        let layers = (0..architecture.layers).map(|index| self.layer(index)).collect::<std::result::Result<_, _>>()?;
+        let layers =
+            (0..architecture.layers).map(|index| self.layer(index)).collect::<std::result::Result<_, _>>()?;
         let norm = self.norm("output_norm.weight", architecture.hidden)?;
         // Without a matrix of its own the head is the embeddings' one, in its quantised form.
         let head = if self.file.has("output.weight") {
@@ -252,7 +261,8 @@ impl DecoderLoader<'_> {
         let local_rope = architecture
             .window
             .map(|window| Rope::new(architecture.rope_pairs, window.rope, architecture.head_dim, Vec::new()));
-        Ok(Decoder { device: self.device, architecture, embeddings, layers, norm, head, rope, local_rope })
+        let prefill_rows = self.prefill_rows;
+        Ok(Decoder { device: self.device, architecture, embeddings, layers, norm, head, rope, local_rope, prefill_rows })
     }
 
     fn layer(&mut self, index: usize) -> std::result::Result<Layer, LoadError> {
@@ -300,12 +310,23 @@ impl DecoderLoader<'_> {
         Ok(Norm { weight: self.vector(name, len)?, eps: self.architecture.norm_eps })
     }
 
-    fn norm_if(&mut self, wanted: bool, name: &str, len: usize) -> std::result::Result<Option<Norm>, LoadError> {
+    fn norm_if(
+        &mut self,
+        wanted: bool,
+        name: &str,
+        len: usize,
+    ) -> std::result::Result<Option<Norm>, LoadError> {
         wanted.then(|| self.norm(name, len)).transpose()
     }
 
-    fn projection(&mut self, name: &str, out: usize, input: usize) -> std::result::Result<Projection, LoadError> {
+    fn projection(
+        &mut self,
+        name: &str,
+        out: usize,
+        input: usize,
+    ) -> std::result::Result<Projection, LoadError> {
         let weight = self.tensor(&format!("{name}.weight"), &[out, input])?;
+        self.prefill_rows = self.prefill_rows.min(prefill_rows(weight.dtype(), &self.device));
         let bias_name = format!("{name}.bias");
         let bias = if self.file.has(&bias_name) { Some(self.vector(&bias_name, out)?) } else { None };
         Ok(Projection { weight: linear(weight, &self.device)?, bias })

@@ -69,7 +69,7 @@ impl ModelFile {
 
     /// The metadata as read.
     pub fn metadata(&self) -> Metadata<'_> {
-        Metadata(&self.content.metadata)
+        Metadata::of(&self.content.metadata)
     }
 
     /// Bytes of all tensors together.
@@ -83,12 +83,7 @@ impl ModelFile {
     }
 
     /// Reads one tensor, whose dimensions (outermost first) must be exactly these.
-    pub fn tensor(
-        &mut self,
-        name: &str,
-        dims: &[usize],
-        device: &Device,
-    ) -> Result<Arc<QTensor>, LoadError> {
+    pub fn tensor(&mut self, name: &str, dims: &[usize], device: &Device) -> Result<Arc<QTensor>, LoadError> {
         let info = self
             .content
             .tensor_infos
@@ -114,7 +109,9 @@ fn tensor_bytes(info: &candle_core::quantized::gguf_file::TensorInfo) -> Option<
         return None;
     }
     let elements = info.shape.dims().iter().try_fold(1usize, |product, dim| product.checked_mul(*dim))?;
-    (elements / info.ggml_dtype.block_size()).checked_mul(info.ggml_dtype.type_size()).map(|bytes| bytes as u64)
+    (elements / info.ggml_dtype.block_size())
+        .checked_mul(info.ggml_dtype.type_size())
+        .map(|bytes| bytes as u64)
 }
 
 /// The error's first line: candle appends a backtrace, which is for no reader of ours.
@@ -127,6 +124,11 @@ fn plain(error: &candle_core::Error) -> String {
 pub struct Metadata<'a>(&'a HashMap<String, Value>);
 
 impl<'a> Metadata<'a> {
+    /// Key-value pairs that need not come from a file.
+    pub fn of(pairs: &'a HashMap<String, Value>) -> Self {
+        Self(pairs)
+    }
+
     fn wrong(key: &str, value: &Value, wanted: &str) -> LoadError {
         LoadError::Corrupted(format!("metadata {key} is {:?} where {wanted} is due", value.value_type()))
     }
@@ -137,7 +139,10 @@ impl<'a> Metadata<'a> {
 
     /// A whole number that is not negative.
     pub fn count(self, key: &str) -> Result<Option<usize>, LoadError> {
-        self.0.get(key).map(|value| as_count(value).ok_or_else(|| Self::wrong(key, value, "a count"))).transpose()
+        self.0
+            .get(key)
+            .map(|value| as_count(value).ok_or_else(|| Self::wrong(key, value, "a count")))
+            .transpose()
     }
 
     /// A count that must be there.
@@ -195,7 +200,11 @@ impl<'a> Metadata<'a> {
     }
 
     /// A list, each item read by `read`.
-    pub fn list<T>(self, key: &str, read: impl Fn(&'a Value) -> Option<T>) -> Result<Option<Vec<T>>, LoadError> {
+    pub fn list<T>(
+        self,
+        key: &str,
+        read: impl Fn(&'a Value) -> Option<T>,
+    ) -> Result<Option<Vec<T>>, LoadError> {
         match self.0.get(key) {
             None => Ok(None),
             Some(Value::Array(items)) => items

@@ -23,7 +23,13 @@ struct LayerKv {
 
 impl KvCache {
     /// An empty cache for at most `limit` tokens.
-    pub fn new(layers: usize, kv_heads: usize, head_dim: usize, limit: usize, device: &Device) -> Result<Self> {
+    pub fn new(
+        layers: usize,
+        kv_heads: usize,
+        head_dim: usize,
+        limit: usize,
+        device: &Device,
+    ) -> Result<Self> {
         let capacity = FIRST_CAPACITY_TOKENS.min(limit);
         let layers = (0..layers)
             .map(|_| {

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::Device;
 use protocol::worker::{Backend, LoadProgress, LoadStage, Message};
 use protocol::{ApiError, ErrorCode};
 
 use crate::engine::{Model, Span, StepError};
 use crate::error::LoadError;
+use crate::parallel::on_pool;
 use crate::text::architecture::Architecture;
 use crate::text::decoder::{Decoder, DecoderLoader};
 use crate::text::gguf::ModelFile;
@@ -17,10 +17,6 @@ use crate::text::template::ChatTemplate;
 use crate::text::tokenizer::Tokenizer;
 use crate::text::vocabulary::Vocabulary;
 
-/// Rows of a prompt that one step takes on the CPU: few, so that a step stays short and a cancel is felt at once.
-const CPU_PREFILL_ROWS: usize = 4;
-/// The same on a GPU, where a row costs next to nothing.
-const GPU_PREFILL_ROWS: usize = 256;
 /// The share of the whole load that is done when all weights are in; the rest is the warm-up.
 const WEIGHTS_SHARE: f32 = 0.95;
 
@@ -76,7 +72,8 @@ pub fn load(order: &LoadOrder<'_>, report: &mut dyn FnMut(LoadProgress)) -> Resu
     let architecture = Architecture::read(file.metadata())?;
     let language = Arc::new(read_language(&file, &architecture, order)?);
     let bytes_total = file.weight_bytes();
-    let progress = |stage, progress, bytes_loaded| LoadProgress { stage, progress, bytes_loaded, bytes_total };
+    let progress =
+        |stage, progress, bytes_loaded| LoadProgress { stage, progress, bytes_loaded, bytes_total };
     report(progress(LoadStage::LoadingWeights, 0.0, 0));
     let decoder = DecoderLoader {
         file: &mut file,
@@ -88,6 +85,7 @@ pub fn load(order: &LoadOrder<'_>, report: &mut dyn FnMut(LoadProgress)) -> Resu
             report(progress(LoadStage::LoadingWeights, share.min(WEIGHTS_SHARE), bytes));
         },
         bytes: 0,
+        prefill_rows: usize::MAX,
     }
     .load()?;
     let context_limit = language.context_limit;
@@ -159,10 +157,10 @@ impl Model for TextWeights {
     }
 
     fn prefill_rows(&self) -> usize {
-        if matches!(self.decoder.device(), Device::Cpu) { CPU_PREFILL_ROWS } else { GPU_PREFILL_ROWS }
+        self.decoder.prefill_rows()
     }
 
     fn step(&self, spans: &mut [Span<'_, KvCache>]) -> Result<Vec<Vec<f32>>, StepError> {
-        self.decoder.step(spans).map_err(|error| self.step_error(&error))
+        on_pool(|| self.decoder.step(spans)).map_err(|error| self.step_error(&error))
     }
 }

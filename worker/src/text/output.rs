@@ -81,3 +81,68 @@ fn overlap(text: &str, stop: &str) -> usize {
         .find(|len| stop.is_char_boundary(*len) && text.as_bytes().ends_with(&stop.as_bytes()[..*len]))
         .unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::quantized::gguf_file::Value;
+
+    use super::*;
+    use crate::text::gguf::Metadata;
+    use crate::text::vocabulary::byte_alphabet;
+
+    /// A vocabulary of all bytes, so that token ids are bytes.
+    fn bytes() -> Arc<Vocabulary> {
+        let tokens = byte_alphabet().iter().map(|sign| Value::String(sign.to_string())).collect();
+        let metadata = std::collections::HashMap::from([
+            ("tokenizer.ggml.model".to_owned(), Value::String("gpt2".to_owned())),
+            ("tokenizer.ggml.tokens".to_owned(), Value::Array(tokens)),
+        ]);
+        Arc::new(Vocabulary::read(Metadata::of(&metadata)).unwrap())
+    }
+
+    fn push_all(output: &mut TextOutput, bytes: &[u8]) -> Vec<Emitted> {
+        bytes.iter().map(|byte| output.push(u32::from(*byte))).collect()
+    }
+
+    fn text(text: &str) -> Emitted {
+        Emitted::Text(text.to_owned())
+    }
+
+    #[test]
+    fn a_code_point_is_never_split() {
+        let mut output = TextOutput::new(bytes(), Vec::new());
+        let emitted = push_all(&mut output, "aé🚀".as_bytes());
+        assert_eq!(emitted, [text("a"), text(""), text("é"), text(""), text(""), text(""), text("🚀")]);
+        assert_eq!(output.finish(), "");
+    }
+
+    #[test]
+    fn what_can_never_be_a_code_point_shows_once_and_loses_nothing_after_it() {
+        let mut output = TextOutput::new(bytes(), Vec::new());
+        let emitted = push_all(&mut output, b"\xffa\xe2\x82b\xf0");
+        assert_eq!(emitted, [text("\u{fffd}"), text("a"), text(""), text(""), text("\u{fffd}b"), text("")]);
+        assert_eq!(output.finish(), "\u{fffd}");
+    }
+
+    #[test]
+    fn a_stop_string_may_span_tokens_and_a_false_alarm_is_let_go() {
+        let mut output = TextOutput::new(bytes(), vec!["abc".to_owned(), "xy".to_owned()]);
+        let emitted = push_all(&mut output, b"1abab");
+        assert_eq!(emitted, [text("1"), text(""), text(""), text("ab"), text("")]);
+        assert_eq!(output.push(u32::from(b'c')), Emitted::Stopped(String::new()));
+    }
+
+    #[test]
+    fn the_earliest_of_several_stop_strings_counts_and_text_before_it_is_kept() {
+        let mut output = TextOutput::new(bytes(), vec!["end".to_owned(), "é".to_owned()]);
+        push_all(&mut output, b"en");
+        assert_eq!(push_all(&mut output, "é".as_bytes())[1], Emitted::Stopped("en".to_owned()));
+    }
+
+    #[test]
+    fn what_is_held_back_comes_out_at_the_end() {
+        let mut output = TextOutput::new(bytes(), vec!["abc".to_owned()]);
+        push_all(&mut output, b"ab");
+        assert_eq!(output.finish(), "ab");
+    }
+}

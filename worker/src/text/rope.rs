@@ -67,11 +67,13 @@ mod tests {
     #[test]
     fn each_row_turns_by_its_own_position() {
         let scale = RopeScale { base: 10_000.0, position_scale: 1.0 };
-        let rows = Tensor::from_vec(vec![1f32, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0], (2, 1, 4), &Device::Cpu).unwrap();
+        let rows =
+            Tensor::from_vec(vec![1f32, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0], (2, 1, 4), &Device::Cpu).unwrap();
         for (pairs, partner) in [(RopePairs::Interleaved, 1), (RopePairs::Halves, 2)] {
             let rope = Rope::new(pairs, scale, 4, Vec::new());
             let angles = rope.angles(&[0, 2], &Device::Cpu).unwrap();
-            let turned = rope.rotate(&rows, &angles).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let turned =
+                rope.rotate(&rows, &angles).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
             assert_eq!(turned[..4], [1.0, 0.0, 0.0, 0.0]);
             assert!((turned[4] - 2f32.cos()).abs() < 1e-6);
             assert!((turned[4 + partner] - 2f32.sin()).abs() < 1e-6);

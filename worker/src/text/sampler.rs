@@ -65,7 +65,8 @@ impl Sampler {
     fn from_all(&self, logits: &[f32], point: f64) -> u32 {
         let best = likeliest(logits);
         let highest = logits.get(best as usize).copied().unwrap_or(0.0);
-        let weights = logits.iter().map(|logit| if logit.is_nan() { 0.0 } else { self.weight(*logit, highest) });
+        let weights =
+            logits.iter().map(|logit| if logit.is_nan() { 0.0 } else { self.weight(*logit, highest) });
         let target = point * weights.clone().sum::<f64>();
         let mut reached = 0.0;
         for (id, weight) in weights.enumerate() {
@@ -117,10 +118,13 @@ impl Sampler {
         let total = total.unwrap_or_else(|| sorted.iter().map(weight).sum());
         let wanted = f64::from(self.sampling.top_p) * total;
         let mut reached = 0.0;
-        sorted.iter().position(|candidate| {
-            reached += weight(candidate);
-            reached >= wanted
-        }).map(|index| index + 1)
+        sorted
+            .iter()
+            .position(|candidate| {
+                reached += weight(candidate);
+                reached >= wanted
+            })
+            .map(|index| index + 1)
     }
 
     fn from_sorted(&self, candidates: &[Candidate], point: f64) -> u32 {
@@ -153,7 +157,8 @@ pub fn likeliest(logits: &[f32]) -> u32 {
 
 /// Brings the `count` likeliest candidates to the front and sorts those; equals by id.
 fn sort_first(candidates: &mut [Candidate], count: usize) {
-    let order = |left: &Candidate, right: &Candidate| right.logit.total_cmp(&left.logit).then(left.id.cmp(&right.id));
+    let order =
+        |left: &Candidate, right: &Candidate| right.logit.total_cmp(&left.logit).then(left.id.cmp(&right.id));
     if count < candidates.len() {
         candidates.select_nth_unstable_by(count, order);
     }

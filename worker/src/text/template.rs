@@ -51,9 +51,9 @@ impl ChatTemplate {
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", |format: &str| strftime(format, now_seconds()));
         environment.add_filter("tojson", tojson);
-        environment
-            .add_template_owned(NAME, source.to_owned())
-            .map_err(|error| LoadError::Unsupported(format!("the chat template does not compile: {error}")))?;
+        environment.add_template_owned(NAME, source.to_owned()).map_err(|error| {
+            LoadError::Unsupported(format!("the chat template does not compile: {error}"))
+        })?;
         Ok(Self { environment, bos_token: bos_token.to_owned(), eos_token: eos_token.to_owned() })
     }
 
@@ -118,11 +118,19 @@ fn tojson(value: &Value, options: minijinja::value::Kwargs) -> Result<Value, Err
 struct PythonFormatter;
 
 impl Formatter for PythonFormatter {
-    fn begin_array_value<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
+    fn begin_array_value<W: ?Sized + std::io::Write>(
+        &mut self,
+        writer: &mut W,
+        first: bool,
+    ) -> std::io::Result<()> {
         if first { Ok(()) } else { writer.write_all(b", ") }
     }
 
-    fn begin_object_key<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
+    fn begin_object_key<W: ?Sized + std::io::Write>(
+        &mut self,
+        writer: &mut W,
+        first: bool,
+    ) -> std::io::Result<()> {
         if first { Ok(()) } else { writer.write_all(b", ") }
     }
 
@@ -138,7 +146,17 @@ fn now_seconds() -> u64 {
 /// The part of strftime that chat templates use, in UTC. Other directives stay as they are.
 fn strftime(format: &str, seconds: u64) -> String {
     const MONTHS: [&str; 12] = [
-        "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+        "January",
+        "February",
+        "March",
+        "April",
+        "May",
+        "June",
+        "July",
+        "August",
+        "September",
+        "October",
+        "November",
         "December",
     ];
     const DAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
@@ -215,7 +233,10 @@ mod tests {
     #[test]
     fn what_a_template_raises_reaches_the_caller() {
         let error = render("{{ raise_exception('roles must alternate') }}", &[]).unwrap_err();
-        assert_eq!((error.message.as_str(), error.param.as_deref()), ("roles must alternate", Some("messages")));
+        assert_eq!(
+            (error.message.as_str(), error.param.as_deref()),
+            ("roles must alternate", Some("messages"))
+        );
         assert_eq!(error.code.status(), 400);
     }
 

@@ -48,10 +48,16 @@ enum Piece<'a> {
 impl Tokenizer {
     /// Builds the tokenizer that a header describes. Where the header names a pre-tokenizer that we do not know, a
     /// tokenizer.json beside the model file takes its place, if it is of the same vocabulary.
-    pub fn read(metadata: Metadata<'_>, vocabulary: Arc<Vocabulary>, model_path: &Path) -> Result<Self, LoadError> {
+    pub fn read(
+        metadata: Metadata<'_>,
+        vocabulary: Arc<Vocabulary>,
+        model_path: &Path,
+    ) -> Result<Self, LoadError> {
         let algorithm = match vocabulary.spelling() {
             Spelling::SentencePiece => Algorithm::SentencePiece,
-            Spelling::ByteLevel => Algorithm::BytePairs(Box::new(BytePairs::read(metadata, &vocabulary, model_path)?)),
+            Spelling::ByteLevel => {
+                Algorithm::BytePairs(Box::new(BytePairs::read(metadata, &vocabulary, model_path)?))
+            }
         };
         let special = SpecialTokens::new(&vocabulary)?;
         Ok(Self { vocabulary, algorithm, special })
@@ -110,7 +116,8 @@ impl SpecialTokens {
         let mut tokens: Vec<(u32, Arc<str>, TokenKind)> = vocabulary
             .iter()
             .filter(|(_, text, kind)| {
-                let special = matches!(kind, TokenKind::Control | TokenKind::UserDefined | TokenKind::Unknown);
+                let special =
+                    matches!(kind, TokenKind::Control | TokenKind::UserDefined | TokenKind::Unknown);
                 special && !text.is_empty()
             })
             .map(|(id, text, kind)| (id, Arc::from(text), kind))
@@ -160,5 +167,82 @@ fn split_at<'a>(text: &'a str, id: u32, special: &str, pieces: &mut Vec<Piece<'a
         if !between.is_empty() {
             pieces.push(Piece::Text(between));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use candle_core::quantized::gguf_file::Value;
+
+    use super::*;
+    use crate::text::vocabulary::byte_alphabet;
+
+    fn texts(texts: &[&str]) -> Value {
+        Value::Array(texts.iter().map(|text| Value::String((*text).to_owned())).collect())
+    }
+
+    fn read(pairs: &[(&str, Value)]) -> Result<Tokenizer, LoadError> {
+        let pairs: HashMap<String, Value> =
+            pairs.iter().map(|(key, value)| (format!("tokenizer.ggml.{key}"), value.clone())).collect();
+        let metadata = Metadata::of(&pairs);
+        Tokenizer::read(metadata, Arc::new(Vocabulary::read(metadata)?), Path::new("/nonexistent/model.gguf"))
+    }
+
+    /// All bytes, two merges, a control token (258), one that it begins with (259), and a user's token (260).
+    fn byte_level(pre: &str) -> Result<Tokenizer, LoadError> {
+        let alphabet: Vec<String> = byte_alphabet().iter().map(char::to_string).collect();
+        let mut tokens: Vec<&str> = alphabet.iter().map(String::as_str).collect();
+        tokens.extend(["12", "Ġa", "<|x|>", "<|", "::"]);
+        let mut kinds = vec![Value::I32(1); 258];
+        kinds.extend([3, 3, 4].map(Value::I32));
+        read(&[
+            ("model", Value::String("gpt2".to_owned())),
+            ("pre", Value::String(pre.to_owned())),
+            ("tokens", texts(&tokens)),
+            ("token_type", Value::Array(kinds)),
+            ("merges", texts(&["1 2", "Ġ a"])),
+        ])
+    }
+
+    #[test]
+    fn control_tokens_are_parsed_only_where_asked_and_the_longest_first() {
+        let tokenizer = byte_level("smollm").unwrap();
+        assert_eq!(tokenizer.encode("<|x|>b<|", ControlTokens::Parse).unwrap(), [258, 98, 259]);
+        let plain = tokenizer.encode("<|x|>::", ControlTokens::Plain).unwrap();
+        assert_eq!(plain, [60, 124, 120, 124, 62, 260]);
+    }
+
+    #[test]
+    fn digits_stand_alone_for_smollm_and_not_for_gpt2() {
+        assert_eq!(byte_level("smollm").unwrap().encode("12 a", ControlTokens::Plain).unwrap(), [49, 50, 257]);
+        assert_eq!(byte_level("gpt-2").unwrap().encode("12 a", ControlTokens::Plain).unwrap(), [256, 257]);
+    }
+
+    #[test]
+    fn an_unknown_pre_tokenizer_is_named() {
+        let error = byte_level("klingon").unwrap_err();
+        assert!(matches!(&error, LoadError::Unsupported(message) if message.contains("'klingon'")), "{error}");
+    }
+
+    #[test]
+    fn sentencepiece_merges_by_score_and_spells_the_rest_in_bytes() {
+        let tokens = ["<unk>", "<s>", "▁", "a", "b", "ab", "▁ab", "ba", "<0xC3>", "<0xA9>"];
+        let kinds = [2, 3, 1, 1, 1, 1, 1, 1, 6, 6].map(Value::I32);
+        let scores = [0.0, 0.0, -9.0, -9.0, -9.0, -1.0, -2.0, -0.5, 0.0, 0.0].map(Value::F32);
+        let tokenizer = read(&[
+            ("model", Value::String("llama".to_owned())),
+            ("tokens", texts(&tokens)),
+            ("token_type", Value::Array(kinds.to_vec())),
+            ("scores", Value::Array(scores.to_vec())),
+            ("bos_token_id", Value::U32(1)),
+        ])
+        .unwrap();
+        // A space goes before, "ba" is preferred to "ab", é has no token.
+        assert_eq!(tokenizer.encode("abab", ControlTokens::Plain).unwrap(), [2, 3, 7, 4]);
+        assert_eq!(tokenizer.encode("abé", ControlTokens::Plain).unwrap(), [6, 8, 9]);
+        assert_eq!(tokenizer.encode_prompt("ab").unwrap(), [1, 6]);
+        assert_eq!(tokenizer.encode_prompt("<s>ab").unwrap(), [1, 6]);
     }
 }

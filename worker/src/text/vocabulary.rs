@@ -52,10 +52,29 @@ pub struct Vocabulary {
 
 /// Tokens that end an answer whatever the header says of them. Files name only one of them as theirs, and templates of
 /// chat models end turns with another; the list is llama.cpp's.
-const END_TEXTS: [&str; 21] = [
-    "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>",
-    "<EOT>", "_<EOT>", "< EOT >", "<|end_of_text|>", "<end_of_utterance>", "<｜end▁of▁sentence｜>", "<|fim_pad|>",
-    "<fim_pad>", "<|repo_name|>", "<|fim_repo|>", "<reponame>", "<|file_sep|>", "<fim-pad>",
+const END_TEXTS: [&str; 22] = [
+    "<|eot_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "<end_of_turn>",
+    "<|endoftext|>",
+    "<|eom_id|>",
+    "<EOT>",
+    "_<EOT>",
+    "< EOT >",
+    "<|end_of_text|>",
+    "<end_of_utterance>",
+    "<｜end▁of▁sentence｜>",
+    "<|fim_pad|>",
+    "<fim_pad>",
+    "<|repo_name|>",
+    "<|fim_repo|>",
+    "<reponame>",
+    "<|file_sep|>",
+    "<fim-pad>",
+    "</s>",
 ];
 
 impl Vocabulary {
@@ -64,7 +83,11 @@ impl Vocabulary {
         let spelling = match metadata.required_text("tokenizer.ggml.model")? {
             "gpt2" => Spelling::ByteLevel,
             "llama" => Spelling::SentencePiece,
-            other => return Err(LoadError::Unsupported(format!("tokenizer model '{other}'; gpt2 and llama are known"))),
+            other => {
+                return Err(LoadError::Unsupported(format!(
+                    "tokenizer model '{other}'; gpt2 and llama are known"
+                )));
+            }
         };
         let tokens: Vec<Arc<str>> = metadata
             .texts("tokenizer.ggml.tokens")?
@@ -88,22 +111,31 @@ impl Vocabulary {
         let id = |key: &str| Self::token_id(metadata, key, tokens.len());
         let sentence_piece = spelling == Spelling::SentencePiece;
         // Llama 3's files leave the flag out and mean yes.
-        let llama3 = matches!(metadata.text("tokenizer.ggml.pre")?, Some("llama-bpe" | "llama3" | "llama-v3"));
+        let llama3 =
+            matches!(metadata.text("tokenizer.ggml.pre")?, Some("llama-bpe" | "llama3" | "llama-v3"));
         let flag = |key: &str, default: bool| Ok::<bool, LoadError>(metadata.flag(key)?.unwrap_or(default));
         let mut vocabulary = Self {
             spelling,
             ids: tokens.iter().enumerate().map(|(id, token)| (token.clone(), id as u32)).collect(),
-            ends: ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"]
-                .iter()
-                .filter_map(|key| id(key).transpose())
-                .collect::<Result<_, _>>()?,
+            ends: [
+                "tokenizer.ggml.eos_token_id",
+                "tokenizer.ggml.eot_token_id",
+                "tokenizer.ggml.eom_token_id",
+            ]
+            .iter()
+            .filter_map(|key| id(key).transpose())
+            .collect::<Result<_, _>>()?,
             bos: id("tokenizer.ggml.bos_token_id")?,
             eos: id("tokenizer.ggml.eos_token_id")?,
             unknown: id("tokenizer.ggml.unknown_token_id")?,
             add_bos: flag("tokenizer.ggml.add_bos_token", sentence_piece || llama3)?,
             add_eos: flag("tokenizer.ggml.add_eos_token", false)?,
             add_space_prefix: flag("tokenizer.ggml.add_space_prefix", sentence_piece)?,
-            unescape: byte_alphabet().into_iter().enumerate().map(|(byte, sign)| (sign, byte as u8)).collect(),
+            unescape: byte_alphabet()
+                .into_iter()
+                .enumerate()
+                .map(|(byte, sign)| (sign, byte as u8))
+                .collect(),
             tokens,
             kinds,
             scores,
@@ -191,7 +223,11 @@ impl Vocabulary {
 
     /// All tokens with their texts and kinds.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &str, TokenKind)> {
-        self.tokens.iter().zip(&self.kinds).enumerate().map(|(id, (text, kind))| (id as u32, text.as_ref(), *kind))
+        self.tokens
+            .iter()
+            .zip(&self.kinds)
+            .enumerate()
+            .map(|(id, (text, kind))| (id as u32, text.as_ref(), *kind))
     }
 
     /// Whether the model ends its answer with this token.

@@ -35,7 +35,11 @@ const PRE_TOKENIZERS: [(&str, &[&str]); 9] = [
 pub(super) struct BytePairs(Tokenizer);
 
 impl BytePairs {
-    pub(super) fn read(metadata: Metadata<'_>, vocabulary: &Vocabulary, model_path: &Path) -> Result<Self, LoadError> {
+    pub(super) fn read(
+        metadata: Metadata<'_>,
+        vocabulary: &Vocabulary,
+        model_path: &Path,
+    ) -> Result<Self, LoadError> {
         let name = metadata.text("tokenizer.ggml.pre")?.unwrap_or("(none)");
         if let Some((_, patterns)) = PRE_TOKENIZERS.iter().find(|(known, _)| *known == name) {
             // Llama 3's vocabulary holds words that its merges do not lead to.
@@ -65,7 +69,8 @@ impl BytePairs {
             .into_iter()
             .map(|merge| {
                 // A part may itself begin with a space only in broken files; GPT-2's spelling has none.
-                let parts = merge.split_once(' ').ok_or_else(|| format!("merge '{merge}' has no two parts"))?;
+                let parts =
+                    merge.split_once(' ').ok_or_else(|| format!("merge '{merge}' has no two parts"))?;
                 Ok((parts.0.to_owned(), parts.1.to_owned()))
             })
             .collect::<Result<Vec<_>, String>>()
@@ -96,7 +101,8 @@ impl BytePairs {
     fn from_json(path: &Path, vocabulary: &Vocabulary) -> Result<Self, LoadError> {
         let wrong = |what: String| LoadError::Corrupted(format!("{}: {what}", path.display()));
         let text = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
-        let mut json: serde_json::Value = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
+        let mut json: serde_json::Value =
+            serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
         for (key, empty) in [
             ("added_tokens", serde_json::json!([])),
             ("post_processor", serde_json::Value::Null),

@@ -1,0 +1,9 @@
+//! The worker through its own door: the real program on small models of random weights, and the real models against
+//! llama.cpp's recorded answers.
+
+mod answers;
+mod lifecycle;
+mod oracle;
+mod process;
+mod refusals;
+mod tiny_model;

@@ -1,0 +1,139 @@
+//! Writes small GGUF files of random weights, one for each family, with a byte-level vocabulary.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use candle_core::quantized::gguf_file::{Value, write};
+use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::{Device, Tensor};
+use worker::text::vocabulary::byte_alphabet;
+
+pub const HIDDEN: usize = 64;
+pub const CONTEXT: usize = 4096;
+const FEED_FORWARD: usize = 96;
+const HEADS: usize = 4;
+const KV_HEADS: usize = 2;
+const HEAD_DIM: usize = 32;
+const LAYERS: usize = 3;
+
+const TEMPLATE: &str = "{% for m in messages %}{% if m.role == 'robot' %}{{ raise_exception('no robots') }}{% endif %}\
+    <|turn|>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<|turn|>{% endif %}";
+
+/// A model file in a folder that goes away with it.
+pub struct TinyModel {
+    pub path: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+/// A model of this family ("llama", "qwen2", "qwen3" or "gemma3").
+pub fn tiny_model(family: &str) -> TinyModel {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(format!("{family}.gguf"));
+    write_model(&path, family, LAYERS);
+    TinyModel { path, _folder: folder }
+}
+
+/// A llama that computes long enough on a step to be caught in the middle of things.
+pub fn slow_model() -> TinyModel {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("slow.gguf");
+    write_model(&path, "llama", 48);
+    TinyModel { path, _folder: folder }
+}
+
+fn write_model(path: &Path, family: &str, layers: usize) {
+    let tokens = vocabulary();
+    let mut metadata = architecture(family, layers);
+    metadata.extend(tokenizer(&tokens));
+    let tensors = tensors(family, layers, tokens.len());
+    let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
+    let tensors: Vec<(&str, &QTensor)> =
+        tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    write(&mut File::create(path).unwrap(), &metadata, &tensors).unwrap();
+}
+
+/// All bytes, a few merged pairs, and two control tokens.
+fn vocabulary() -> Vec<String> {
+    let mut tokens: Vec<String> = byte_alphabet().iter().map(char::to_string).collect();
+    tokens.extend(["th", "he", "in", "Ġa"].map(str::to_owned));
+    tokens.extend(["<|end|>", "<|turn|>"].map(str::to_owned));
+    tokens
+}
+
+fn tokenizer(tokens: &[String]) -> Vec<(String, Value)> {
+    let texts =
+        |texts: &[&str]| Value::Array(texts.iter().map(|text| Value::String((*text).to_owned())).collect());
+    let control = tokens.len() - 2;
+    let kinds = (0..tokens.len()).map(|id| Value::I32(if id < control { 1 } else { 3 })).collect();
+    let tokens: Vec<&str> = tokens.iter().map(String::as_str).collect();
+    [
+        ("tokenizer.ggml.model", Value::String("gpt2".to_owned())),
+        ("tokenizer.ggml.pre", Value::String("smollm".to_owned())),
+        ("tokenizer.ggml.tokens", texts(&tokens)),
+        ("tokenizer.ggml.token_type", Value::Array(kinds)),
+        ("tokenizer.ggml.merges", texts(&["t h", "h e", "i n", "Ġ a"])),
+        ("tokenizer.ggml.eos_token_id", Value::U32(control as u32)),
+        ("tokenizer.chat_template", Value::String(TEMPLATE.to_owned())),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value))
+    .collect()
+}
+
+fn architecture(family: &str, layers: usize) -> Vec<(String, Value)> {
+    let mut metadata = vec![("general.architecture".to_owned(), Value::String(family.to_owned()))];
+    let mut set = |key: &str, value: Value| metadata.push((format!("{family}.{key}"), value));
+    set("block_count", Value::U32(layers as u32));
+    set("context_length", Value::U32(CONTEXT as u32));
+    set("embedding_length", Value::U32(HIDDEN as u32));
+    set("feed_forward_length", Value::U32(FEED_FORWARD as u32));
+    set("attention.head_count", Value::U32(HEADS as u32));
+    set("attention.head_count_kv", Value::U32(KV_HEADS as u32));
+    set("attention.key_length", Value::U32(HEAD_DIM as u32));
+    set("attention.layer_norm_rms_epsilon", Value::F32(1e-5));
+    set("rope.freq_base", Value::F32(10_000.0));
+    if family == "gemma3" {
+        set("attention.sliding_window", Value::U32(8));
+    }
+    metadata
+}
+
+fn tensors(family: &str, layers: usize, vocabulary: usize) -> Vec<(String, QTensor)> {
+    let mut tensors = Vec::new();
+    let matrix = |out: usize, input: usize, spread: f32| random(&[out, input], 0.0, spread, GgmlDType::Q8_0);
+    let norm = |len: usize| random(&[len], 1.0, 0.1, GgmlDType::F32);
+    tensors.push(("token_embd.weight".to_owned(), matrix(vocabulary, HIDDEN, 1.0)));
+    tensors.push(("output_norm.weight".to_owned(), norm(HIDDEN)));
+    for layer in 0..layers {
+        let mut add = |part: &str, tensor: QTensor| tensors.push((format!("blk.{layer}.{part}"), tensor));
+        add("attn_norm.weight", norm(HIDDEN));
+        add("attn_q.weight", matrix(HEADS * HEAD_DIM, HIDDEN, 0.1));
+        add("attn_k.weight", matrix(KV_HEADS * HEAD_DIM, HIDDEN, 0.1));
+        add("attn_v.weight", matrix(KV_HEADS * HEAD_DIM, HIDDEN, 0.1));
+        add("attn_output.weight", matrix(HIDDEN, HEADS * HEAD_DIM, 0.1));
+        add("ffn_norm.weight", norm(HIDDEN));
+        add("ffn_gate.weight", matrix(FEED_FORWARD, HIDDEN, 0.1));
+        add("ffn_up.weight", matrix(FEED_FORWARD, HIDDEN, 0.1));
+        add("ffn_down.weight", matrix(HIDDEN, FEED_FORWARD, 0.1));
+        if family == "qwen2" {
+            for (part, heads) in
+                [("attn_q.bias", HEADS), ("attn_k.bias", KV_HEADS), ("attn_v.bias", KV_HEADS)]
+            {
+                add(part, random(&[heads * HEAD_DIM], 0.0, 0.1, GgmlDType::F32));
+            }
+        }
+        if matches!(family, "qwen3" | "gemma3") {
+            add("attn_q_norm.weight", norm(HEAD_DIM));
+            add("attn_k_norm.weight", norm(HEAD_DIM));
+        }
+        if family == "gemma3" {
+            add("post_attention_norm.weight", norm(HIDDEN));
+            add("post_ffw_norm.weight", norm(HIDDEN));
+        }
+    }
+    tensors
+}
+
+fn random(dims: &[usize], mean: f32, spread: f32, dtype: GgmlDType) -> QTensor {
+    QTensor::quantize(&Tensor::randn(mean, spread, dims, &Device::Cpu).unwrap(), dtype).unwrap()
+}
