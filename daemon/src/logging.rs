@@ -12,6 +12,9 @@ pub fn init(filter: &str) -> Result<(), tracing_subscriber::filter::ParseError> 
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
+        // A log that nobody reads any more, as when the parent that held its other end was killed, is no reason to
+        // panic: complaining about it would.
+        .log_internal_errors(false)
         .try_init();
     Ok(())
 }

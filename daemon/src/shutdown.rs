@@ -43,8 +43,8 @@ pub fn watch(parent: Parent) -> std::io::Result<CancellationToken> {
         std::thread::Builder::new().name("parent-watch".to_owned()).spawn(move || {
             let mut ignored = [0_u8; 64];
             while matches!(std::io::stdin().read(&mut ignored), Ok(read) if read > 0) {}
-            tracing::info!("the parent process is gone, stopping");
             stop.cancel();
+            tracing::info!("the parent process is gone, stopping");
         })?;
     }
     Ok(token)
