@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
-use protocol::worker::{Health, Ready, WorkerState};
+use protocol::worker::{Health, Message, Ready, WorkerState};
 use protocol::{ApiError, ErrorCode};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -225,6 +225,10 @@ async fn tokenize(language: Arc<Language>, input: Input) -> Result<Vec<u32>, Api
     let encoded = tokio::task::spawn_blocking(move || {
         let text = match input {
             Input::Prompt(prompt) => prompt,
+            Input::Instruction(text) if language.template.is_none() => text,
+            Input::Instruction(content) => {
+                language.render(&[Message { role: "user".to_owned(), content }])?
+            }
             Input::Messages(messages) => language.render(&messages)?,
         };
         language.tokenizer.encode_prompt(&text).map_err(|error| {

@@ -19,6 +19,8 @@ const TEMPERATURE_MAX: f32 = 2.0;
 pub enum Input {
     /// A text to continue.
     Prompt(String),
+    /// What a user says, to a model that may or may not have learnt to chat.
+    Instruction(String),
     /// A conversation, at least one message long.
     Messages(Vec<Message>),
 }
@@ -42,15 +44,17 @@ impl TryFrom<ExecuteRequest> for GenerationRequest {
     type Error = ApiError;
 
     fn try_from(wire: ExecuteRequest) -> Result<Self, ApiError> {
-        let input = match (wire.prompt, wire.messages) {
-            (Some(prompt), None) if !prompt.is_empty() => Input::Prompt(prompt),
-            (Some(_), None) => return Err(ApiError::invalid("prompt", "'prompt' must not be empty.")),
-            (None, Some(messages)) if !messages.is_empty() => Input::Messages(messages),
-            (None, Some(_)) => return Err(ApiError::invalid("messages", "'messages' must not be empty.")),
+        let input = match (wire.prompt, wire.instruction, wire.messages) {
+            (Some(prompt), None, None) if !prompt.is_empty() => Input::Prompt(prompt),
+            (None, Some(text), None) if !text.is_empty() => Input::Instruction(text),
+            (None, None, Some(messages)) if !messages.is_empty() => Input::Messages(messages),
+            (Some(_), None, None) => return Err(ApiError::invalid("prompt", "'prompt' must not be empty.")),
+            (None, Some(_), None) => return Err(ApiError::invalid("prompt", "The prompt must not be empty.")),
+            (None, None, Some(_)) => return Err(ApiError::invalid("messages", "'messages' must not be empty.")),
             _ => {
                 return Err(ApiError::invalid(
                     "prompt",
-                    "Exactly one of 'prompt' and 'messages' must be given.",
+                    "Exactly one of 'prompt', 'instruction' and 'messages' must be given.",
                 ));
             }
         };
@@ -107,6 +111,8 @@ mod tests {
         for (json, param) in [
             (serde_json::json!({}), "prompt"),
             (serde_json::json!({"prompt": ""}), "prompt"),
+            (serde_json::json!({"instruction": ""}), "prompt"),
+            (serde_json::json!({"prompt": "a", "instruction": "b"}), "prompt"),
             (serde_json::json!({"messages": []}), "messages"),
             (serde_json::json!({"prompt": "a", "messages": [{"role": "user", "content": "b"}]}), "prompt"),
             (serde_json::json!({"prompt": "a", "temperature": 2.1}), "temperature"),
@@ -127,5 +133,7 @@ mod tests {
         let request = parse(serde_json::json!({"prompt": "a", "max_tokens": 0, "seed": 5})).unwrap();
         assert_eq!(request.sampling, Sampling { temperature: 1.0, top_p: 1.0, top_k: 0, seed: 5 });
         assert_eq!(request.max_tokens, Some(0));
+        let request = parse(serde_json::json!({"instruction": "a"})).unwrap();
+        assert_eq!(request.input, Input::Instruction("a".to_owned()));
     }
 }

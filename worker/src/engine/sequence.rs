@@ -30,7 +30,7 @@ pub struct Job {
     pub events: mpsc::Sender<Event>,
     /// Cancels within one step.
     pub cancel: CancellationToken,
-    /// The slot that the sequence holds until its last event is delivered.
+    /// The slot that the sequence holds until it ends.
     pub slot: SlotGuard,
     /// When the request came.
     pub accepted: Instant,
@@ -38,9 +38,13 @@ pub struct Job {
 
 /// A running sequence.
 pub(super) struct Sequence<C> {
-    job: Job,
-    /// Dropped at the end: the last event may still wait for a slow reader, the memory need not.
-    cache: Option<C>,
+    prompt: Vec<u32>,
+    max_tokens: usize,
+    events: mpsc::Sender<Event>,
+    cancel: CancellationToken,
+    accepted: Instant,
+    /// What it occupies; nothing once it has ended, although its last events may still wait for a slow reader.
+    seat: Option<Seat<C>>,
     fed: usize,
     last: [u32; 1],
     generated: usize,
@@ -49,29 +53,36 @@ pub(super) struct Sequence<C> {
     emitted: u32,
     first_token: Option<Instant>,
     outbox: VecDeque<Event>,
-    finished: bool,
     /// The step in which a chunk of this prompt was last computed.
     pub(super) last_turn: u64,
 }
 
+/// What a sequence occupies while it runs.
+struct Seat<C> {
+    cache: C,
+    _slot: SlotGuard,
+}
+
 impl<C> Sequence<C> {
-    pub(super) fn new(mut job: Job, cache: C, vocabulary: Arc<Vocabulary>) -> Self {
-        let stop = std::mem::take(&mut job.stop);
+    pub(super) fn new(job: Job, cache: C, vocabulary: Arc<Vocabulary>) -> Self {
         let mut sequence = Self {
-            cache: Some(cache),
+            prompt: job.prompt,
+            max_tokens: job.max_tokens,
+            events: job.events,
+            cancel: job.cancel,
+            accepted: job.accepted,
+            seat: Some(Seat { cache, _slot: job.slot }),
             fed: 0,
             last: [0],
             generated: 0,
             sampler: Sampler::new(job.sampling),
-            output: TextOutput::new(vocabulary, stop),
+            output: TextOutput::new(vocabulary, job.stop),
             emitted: 0,
             first_token: None,
             outbox: VecDeque::new(),
-            finished: false,
             last_turn: 0,
-            job,
         };
-        if sequence.job.max_tokens == 0 {
+        if sequence.max_tokens == 0 {
             sequence.finish(FinishReason::Length);
         }
         sequence
@@ -79,21 +90,21 @@ impl<C> Sequence<C> {
 
     /// Whether the sequence takes part in steps: it has not ended, and its reader keeps up.
     pub(super) fn is_running(&self) -> bool {
-        !self.finished && self.outbox.is_empty()
+        self.seat.is_some() && self.outbox.is_empty()
     }
 
     pub(super) fn is_prefilling(&self) -> bool {
-        self.fed < self.job.prompt.len()
+        self.fed < self.prompt.len()
     }
 
     /// Whether nothing is left to do for it.
     pub(super) fn is_over(&self) -> bool {
-        self.job.events.is_closed() || (self.finished && self.outbox.is_empty())
+        self.events.is_closed() || (self.seat.is_none() && self.outbox.is_empty())
     }
 
     /// Ends the sequence if its caller asked for that, and delivers what waits for a slow reader.
     pub(super) fn attend_to_caller(&mut self) {
-        if self.job.cancel.is_cancelled() && !self.finished {
+        if self.cancel.is_cancelled() && self.seat.is_some() {
             self.finish(FinishReason::Cancelled);
         }
         self.flush();
@@ -101,14 +112,14 @@ impl<C> Sequence<C> {
 
     /// Its part of the next step: a chunk of the prompt, or the last token.
     pub(super) fn span(&mut self, prefill_rows: usize) -> Option<Span<'_, C>> {
-        let cache = self.cache.as_mut()?;
-        if self.fed == self.job.prompt.len() {
+        let cache = &mut self.seat.as_mut()?.cache;
+        if self.fed == self.prompt.len() {
             return Some(Span { tokens: &self.last, cache, wants_logits: true });
         }
-        let end = (self.fed + prefill_rows).min(self.job.prompt.len());
-        let tokens = &self.job.prompt[self.fed..end];
+        let end = (self.fed + prefill_rows).min(self.prompt.len());
+        let tokens = &self.prompt[self.fed..end];
         self.fed = end;
-        Some(Span { tokens, cache, wants_logits: end == self.job.prompt.len() })
+        Some(Span { tokens, cache, wants_logits: end == self.prompt.len() })
     }
 
     /// Takes the logits that a step gave, and sends what they make.
@@ -127,7 +138,7 @@ impl<C> Sequence<C> {
             }
             Emitted::Text(text) => {
                 self.emit(text);
-                if self.generated == self.job.max_tokens {
+                if self.generated == self.max_tokens {
                     self.finish(FinishReason::Length);
                 }
             }
@@ -150,11 +161,11 @@ impl<C> Sequence<C> {
         let finish = Finish {
             reason,
             usage: TokenUsage {
-                prompt_tokens: self.job.prompt.len() as u32,
+                prompt_tokens: self.prompt.len() as u32,
                 completion_tokens: self.generated as u32,
             },
             timings: Timings {
-                prefill_ms: (first_token - self.job.accepted).as_secs_f64() * 1e3,
+                prefill_ms: (first_token - self.accepted).as_secs_f64() * 1e3,
                 decode_ms: (now - first_token).as_secs_f64() * 1e3,
             },
         };
@@ -163,22 +174,22 @@ impl<C> Sequence<C> {
 
     /// Ends the sequence with an error.
     pub(super) fn fail(&mut self, error: ApiError) {
-        if !self.finished {
+        if self.seat.is_some() {
             self.end_with(Event::Failed(error));
         }
     }
 
     fn end_with(&mut self, event: Event) {
         self.outbox.push_back(event);
-        self.finished = true;
-        self.cache = None;
+        // Before the event goes out: whoever reads it may send the next request at once.
+        self.seat = None;
         self.flush();
     }
 
     /// Sends what the reader has room for. Events of a reader that is gone are dropped with the sequence.
     fn flush(&mut self) {
         while let Some(event) = self.outbox.pop_front() {
-            if let Err(TrySendError::Full(event)) = self.job.events.try_send(event) {
+            if let Err(TrySendError::Full(event)) = self.events.try_send(event) {
                 self.outbox.push_front(event);
                 return;
             }

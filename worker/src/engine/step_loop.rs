@@ -254,7 +254,12 @@ mod tests {
             Self { engine, slots: Slots::new(4), ended }
         }
 
-        fn start(&self, prompt: &str, max_tokens: usize, room: usize) -> (mpsc::Receiver<Event>, CancellationToken) {
+        fn start(
+            &self,
+            prompt: &str,
+            max_tokens: usize,
+            room: usize,
+        ) -> (mpsc::Receiver<Event>, CancellationToken) {
             let (events, receiver) = mpsc::channel(room);
             let cancel = CancellationToken::new();
             let job = Job {

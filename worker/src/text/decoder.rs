@@ -262,7 +262,17 @@ impl DecoderLoader<'_> {
             .window
             .map(|window| Rope::new(architecture.rope_pairs, window.rope, architecture.head_dim, Vec::new()));
         let prefill_rows = self.prefill_rows;
-        Ok(Decoder { device: self.device, architecture, embeddings, layers, norm, head, rope, local_rope, prefill_rows })
+        Ok(Decoder {
+            device: self.device,
+            architecture,
+            embeddings,
+            layers,
+            norm,
+            head,
+            rope,
+            local_rope,
+            prefill_rows,
+        })
     }
 
     fn layer(&mut self, index: usize) -> std::result::Result<Layer, LoadError> {

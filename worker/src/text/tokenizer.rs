@@ -216,14 +216,20 @@ mod tests {
 
     #[test]
     fn digits_stand_alone_for_smollm_and_not_for_gpt2() {
-        assert_eq!(byte_level("smollm").unwrap().encode("12 a", ControlTokens::Plain).unwrap(), [49, 50, 257]);
+        assert_eq!(
+            byte_level("smollm").unwrap().encode("12 a", ControlTokens::Plain).unwrap(),
+            [49, 50, 257]
+        );
         assert_eq!(byte_level("gpt-2").unwrap().encode("12 a", ControlTokens::Plain).unwrap(), [256, 257]);
     }
 
     #[test]
     fn an_unknown_pre_tokenizer_is_named() {
         let error = byte_level("klingon").unwrap_err();
-        assert!(matches!(&error, LoadError::Unsupported(message) if message.contains("'klingon'")), "{error}");
+        assert!(
+            matches!(&error, LoadError::Unsupported(message) if message.contains("'klingon'")),
+            "{error}"
+        );
     }
 
     #[test]

@@ -6,11 +6,20 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::process::{Events, Worker};
+use crate::process::Worker;
 use crate::tiny_model::{slow_model, tiny_model};
 
-/// A freed slot must be seen within this.
-const FREED_WITHIN: Duration = Duration::from_millis(200);
+/// A cancel must be felt within this.
+const PROMPT: Duration = Duration::from_millis(200);
+/// Attempts at being prompt, since other processes may hold the processors for longer than that.
+const ATTEMPTS: usize = 5;
+
+/// Tries something until it takes no longer than it may.
+fn promptly(what: &str, mut attempt: impl FnMut() -> Duration) {
+    let taken: Vec<Duration> =
+        (0..ATTEMPTS).map(|_| attempt()).take_while(|taken| *taken >= PROMPT).collect();
+    assert!(taken.len() < ATTEMPTS, "{what} took {taken:?}");
+}
 
 fn endless() -> Value {
     json!({"prompt": "a hat", "max_tokens": 4000, "temperature": 1.0, "request_id": "mine"})
@@ -94,17 +103,19 @@ fn a_cancel_takes_effect_in_the_middle_of_prompt_and_answer() {
     let model = slow_model();
     let worker = Worker::ready(&model.path, &[]);
     for (body, until) in [(long_prompt(), "started"), (endless(), "token")] {
-        let mut events = worker.events("/v1/execute", Some(&body));
-        events.await_named(until);
-        let cancelled = Instant::now();
-        worker.post("/v1/cancel", &json!({"request_id": "mine"}));
-        let end = events.await_named("end");
-        assert!(cancelled.elapsed() < FREED_WITHIN, "{until}: {:?}", cancelled.elapsed());
-        assert_eq!(end["finish_reason"], "cancelled");
-        if until == "started" {
-            assert_eq!(end["total_tokens"], 0, "it was cancelled before its prompt was read");
-        }
-        assert_eq!(worker.free_slots(), 4);
+        promptly(until, || {
+            let mut events = worker.events("/v1/execute", Some(&body));
+            events.await_named(until);
+            let cancelled = Instant::now();
+            worker.post("/v1/cancel", &json!({"request_id": "mine"}));
+            let end = events.await_named("end");
+            assert_eq!(end["finish_reason"], "cancelled");
+            if until == "started" {
+                assert_eq!(end["total_tokens"], 0, "it was cancelled before its prompt was read");
+            }
+            assert_eq!(worker.free_slots(), 4);
+            cancelled.elapsed()
+        });
     }
 }
 
@@ -112,25 +123,23 @@ fn a_cancel_takes_effect_in_the_middle_of_prompt_and_answer() {
 fn a_caller_that_leaves_frees_its_slot() {
     let model = slow_model();
     let worker = Worker::ready(&model.path, &["--slots", "1"]);
+    for (body, until) in [(long_prompt(), "started"), (endless(), "token")] {
+        promptly(until, || {
+            let mut events = worker.events("/v1/execute", Some(&body));
+            events.await_named(until);
+            assert_eq!(worker.free_slots(), 0);
+            events.leave();
+            worker.wait_until("free", || worker.free_slots() == 1)
+        });
+    }
     let mut plain = long_prompt();
     plain["stream"] = json!(false);
-    let streams: [(&Value, Option<&str>); 3] =
-        [(&long_prompt(), Some("started")), (&endless(), Some("token")), (&plain, None)];
-    for (body, until) in streams {
-        let leave: Box<dyn FnOnce()> = if let Some(until) = until {
-            let mut events: Events = worker.events("/v1/execute", Some(body));
-            events.await_named(until);
-            Box::new(move || events.leave())
-        } else {
-            let connection = worker.open("/v1/execute", body);
-            worker.wait_until("busy", || worker.free_slots() == 0);
-            Box::new(move || drop(connection))
-        };
-        assert_eq!(worker.free_slots(), 0);
-        leave();
-        let freed = worker.wait_until("free", || worker.free_slots() == 1);
-        assert!(freed < FREED_WITHIN, "{until:?}: {freed:?}");
-    }
+    promptly("without a stream", || {
+        let connection = worker.open("/v1/execute", &plain);
+        worker.wait_until("busy", || worker.free_slots() == 0);
+        drop(connection);
+        worker.wait_until("free", || worker.free_slots() == 1)
+    });
 }
 
 #[test]

@@ -82,11 +82,13 @@ fn dequantised(path: &Path) -> (tempfile::TempDir, PathBuf) {
         .tensor_infos
         .keys()
         .map(|name| {
-            let tensor = content.tensor(&mut file, name, &Device::Cpu).unwrap().dequantize(&Device::Cpu).unwrap();
+            let tensor =
+                content.tensor(&mut file, name, &Device::Cpu).unwrap().dequantize(&Device::Cpu).unwrap();
             (name.as_str(), QTensor::quantize(&tensor, GgmlDType::F32).unwrap())
         })
         .collect();
-    let metadata: Vec<(&str, &Value)> = content.metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
+    let metadata: Vec<(&str, &Value)> =
+        content.metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
     let tensors: Vec<(&str, &QTensor)> = tensors.iter().map(|(name, tensor)| (*name, tensor)).collect();
     write(&mut File::create(&copy).unwrap(), &metadata, &tensors).unwrap();
     (folder, copy)
