@@ -27,7 +27,7 @@ async fn sigterm_ends_queen_hive_and_workers_in_order() {
 async fn sigterm_ends_a_stream_that_outlasts_the_grace_with_an_error() {
     let mut stack = Stack::start().await;
     stack.warm_up().await;
-    let mut stream = stack.stream("Tell a long story.", 100_000).await;
+    let mut stream = stack.stream("Tell a long story.", 5000).await;
     stream.next_text().await;
     stack.signal_queen(Signal::TERM);
     let frames = stream.rest().await;
@@ -67,7 +67,7 @@ async fn a_killed_hive_takes_its_workers_along_and_is_started_again() {
 async fn a_worker_killed_in_mid_stream_is_an_error_and_not_an_end() {
     let stack = Stack::start().await;
     let worker = stack.warm_up().await;
-    let mut stream = stack.stream("Tell a long story.", 100_000).await;
+    let mut stream = stack.stream("Tell a long story.", 5000).await;
     stream.next_text().await;
     kill(worker.pid.unwrap(), Signal::KILL);
     let frames = stream.rest().await;

@@ -108,6 +108,8 @@ fn welcome(ready: &Ready<'_>, has_token: bool) -> String {
     let body = serde_json::json!({
         "model": model,
         "messages": [{"role": "user", "content": "Say hello."}],
+        // A small model left to itself may go on for a long time.
+        "max_tokens": 100,
         "stream": true,
     });
     let logs = data_dir.join("logs");
