@@ -22,13 +22,13 @@ pub(crate) async fn announce(hive_url: &str, ready: &WorkerReady) {
     loop {
         match attempt(hive_url, ready).await {
             Ok(()) => return,
-            Err(error) => match pauses.next() {
-                Some(pause_ms) => tokio::time::sleep(Duration::from_millis(*pause_ms)).await,
-                None => {
+            Err(error) => {
+                let Some(pause_ms) = pauses.next() else {
                     tracing::warn!(hive_url, error, "the hive could not be told that this worker listens");
                     return;
-                }
-            },
+                };
+                tokio::time::sleep(Duration::from_millis(*pause_ms)).await;
+            }
         }
     }
 }

@@ -61,7 +61,7 @@ pub fn run(args: &BenchArgs, config: &ModelConfig) -> Result<Measurement, LoadEr
         )));
     }
     // Any tokens do: their number sets the cost. A stride that is no divisor of the vocabulary spreads them.
-    let vocabulary = model.language.vocabulary.len() as u32;
+    let vocabulary = model.language.vocabulary.size() as u32;
     let prompt: Vec<u32> = (0..prompt_tokens).map(|index| index.wrapping_mul(7_919) % vocabulary).collect();
     let (prefill_seconds, decode_seconds, longest_step_ms) = measure(&model.weights, &prompt, new_tokens)
         .map_err(|error| LoadError::Failed(format!("{error:?}")))?;

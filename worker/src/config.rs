@@ -46,6 +46,8 @@ pub enum Command {
     Bench(BenchArgs),
     /// List the backends that this build has, one a line
     Backends,
+    /// Print the OpenAPI document
+    Openapi,
 }
 
 /// Which model, and what to compute it on.

@@ -19,6 +19,7 @@ fn main() -> ExitCode {
             list_backends();
             Ok(())
         }
+        Some(Command::Openapi) => print_openapi(),
         None => serve(cli.serve, &cli.common),
     };
     match outcome {
@@ -69,6 +70,12 @@ fn list_backends() {
             say(&mut std::io::stdout(), backend.as_str());
         }
     }
+}
+
+fn print_openapi() -> Result<(), String> {
+    let document = worker::http::document().to_pretty_json().map_err(|error| error.to_string())?;
+    say(&mut std::io::stdout(), &document);
+    Ok(())
 }
 
 fn describe(error: &ApiError) -> String {

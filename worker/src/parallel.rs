@@ -24,7 +24,9 @@ mod tests {
         let mut results = vec![0usize; 1003];
         on_pool(|| {
             for_each_chunk(&mut results, 10, |number, chunk| {
-                chunk.iter_mut().for_each(|value| *value += number + 1);
+                for value in chunk {
+                    *value += number + 1;
+                }
             });
         });
         assert!(results.iter().enumerate().all(|(index, value)| *value == index / 10 + 1));

@@ -49,8 +49,12 @@ impl TryFrom<ExecuteRequest> for GenerationRequest {
             (None, Some(text), None) if !text.is_empty() => Input::Instruction(text),
             (None, None, Some(messages)) if !messages.is_empty() => Input::Messages(messages),
             (Some(_), None, None) => return Err(ApiError::invalid("prompt", "'prompt' must not be empty.")),
-            (None, Some(_), None) => return Err(ApiError::invalid("prompt", "The prompt must not be empty.")),
-            (None, None, Some(_)) => return Err(ApiError::invalid("messages", "'messages' must not be empty.")),
+            (None, Some(_), None) => {
+                return Err(ApiError::invalid("prompt", "The prompt must not be empty."));
+            }
+            (None, None, Some(_)) => {
+                return Err(ApiError::invalid("messages", "'messages' must not be empty."));
+            }
             _ => {
                 return Err(ApiError::invalid(
                     "prompt",

@@ -150,6 +150,7 @@ impl Kernel {
 }
 
 #[inline(always)]
+#[expect(clippy::inline_always, reason = "compiled into each caller with that caller's processor features")]
 fn quantize(block: &[f32; BLOCK]) -> Values {
     let highest = block.iter().fold(0f32, |highest, value| highest.max(value.abs()));
     let scale = highest / 127.0;
@@ -181,15 +182,19 @@ fn dot(weights: &[Weights], values: &[Values]) -> f32 {
 }
 
 /// The order in which llama.cpp adds up the lanes of a register.
-#[inline(always)]
 fn total(sums: [f32; 8]) -> f32 {
-    let [a, b, c, d, e, f, g, h] = sums;
-    ((a + e) + (c + g)) + ((b + f) + (d + h))
+    let quarters: [f32; 4] = std::array::from_fn(|lane| sums[lane] + sums[lane + 4]);
+    (quarters[0] + quarters[2]) + (quarters[1] + quarters[3])
 }
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use std::arch::x86_64::*;
+    use std::arch::x86_64::{
+        __m128i, __m256, __m256i, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_movehdup_ps, _mm_movehl_ps,
+        _mm_set_epi64x, _mm_srli_epi16, _mm256_and_si256, _mm256_castps256_ps128, _mm256_cvtepi32_ps,
+        _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_set_epi64x,
+        _mm256_set_m128i, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_ps, _mm256_setzero_ps,
+    };
 
     use super::{BLOCK, TILE_ROWS, Values, Weights};
 

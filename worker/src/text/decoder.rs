@@ -115,7 +115,7 @@ impl Decoder {
         for span in spans.iter_mut() {
             span.cache.reserve(span.tokens.len())?;
             tokens.extend_from_slice(span.tokens);
-            positions.extend(span.cache.len()..span.cache.len() + span.tokens.len());
+            positions.extend(span.cache.tokens()..span.cache.tokens() + span.tokens.len());
         }
         let angles = BatchAngles {
             global: self.rope.angles(&positions, &self.device)?,
@@ -203,7 +203,7 @@ impl Decoder {
             let (all_keys, all_values) =
                 span.cache.append(index, &keys.narrow(1, first, count)?, &values.narrow(1, first, count)?)?;
             let own = queries.narrow(0, first, count)?;
-            parts.push(layer.attention.attend(&own, all_keys, all_values, span.cache.len())?);
+            parts.push(layer.attention.attend(&own, all_keys, all_values, span.cache.tokens())?);
             first += count;
         }
         layer.output.forward(&Tensor::cat(&parts, 0)?)

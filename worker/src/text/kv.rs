@@ -41,7 +41,7 @@ impl KvCache {
     }
 
     /// Tokens whose keys and values are in every layer.
-    pub fn len(&self) -> usize {
+    pub fn tokens(&self) -> usize {
         self.len
     }
 

@@ -79,7 +79,7 @@ pub fn load(order: &LoadOrder<'_>, report: &mut dyn FnMut(LoadProgress)) -> Resu
         file: &mut file,
         architecture,
         device,
-        vocabulary: language.vocabulary.len(),
+        vocabulary: language.vocabulary.size(),
         on_bytes: &mut |bytes| {
             let share = WEIGHTS_SHARE * bytes as f32 / bytes_total.max(1) as f32;
             report(progress(LoadStage::LoadingWeights, share.min(WEIGHTS_SHARE), bytes));

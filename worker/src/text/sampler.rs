@@ -45,10 +45,10 @@ impl Sampler {
         }
         let point = self.draw();
         if self.sampling.top_k == 0 && self.sampling.top_p >= 1.0 {
-            return self.from_all(logits, point);
+            return self.draw_from_all(logits, point);
         }
         let candidates = self.candidates(logits);
-        self.from_sorted(&candidates, point)
+        self.draw_from_sorted(&candidates, point)
     }
 
     /// A number from 0 up to 1, by SplitMix64's finaliser on the seed and the number of the draw.
@@ -62,7 +62,7 @@ impl Sampler {
         f64::from((logit - highest) / self.sampling.temperature).exp()
     }
 
-    fn from_all(&self, logits: &[f32], point: f64) -> u32 {
+    fn draw_from_all(&self, logits: &[f32], point: f64) -> u32 {
         let best = likeliest(logits);
         let highest = logits.get(best as usize).copied().unwrap_or(0.0);
         let weights =
@@ -127,7 +127,7 @@ impl Sampler {
             .map(|index| index + 1)
     }
 
-    fn from_sorted(&self, candidates: &[Candidate], point: f64) -> u32 {
+    fn draw_from_sorted(&self, candidates: &[Candidate], point: f64) -> u32 {
         let Some(first) = candidates.first() else { return 0 };
         let weights = candidates.iter().map(|candidate| self.weight(candidate.logit, first.logit));
         let target = point * weights.clone().sum::<f64>();

@@ -96,6 +96,7 @@ fn raise_exception(message: String) -> Result<Value, Error> {
 }
 
 /// JSON as Python's json.dumps writes it: a space after each comma and colon, or indented.
+#[expect(clippy::needless_pass_by_value, reason = "minijinja hands options over by value")]
 fn tojson(value: &Value, options: minijinja::value::Kwargs) -> Result<Value, Error> {
     let indent: Option<usize> = options.get("indent")?;
     // Templates pass further options of json.dumps; only those that change nothing here are in use.
@@ -164,29 +165,28 @@ fn strftime(format: &str, seconds: u64) -> String {
     let (year, month, day) = civil(days);
     let month_name = MONTHS[month as usize - 1];
     let day_name = DAYS[(days % 7) as usize];
+    let two = |number: u64| format!("{number:02}");
     let mut text = String::new();
     let mut signs = format.chars();
     while let Some(sign) = signs.next() {
-        if sign != '%' {
-            text.push(sign);
-            continue;
-        }
-        match signs.next() {
-            Some('Y') => text.push_str(&year.to_string()),
-            Some('y') => text.push_str(&format!("{:02}", year % 100)),
-            Some('m') => text.push_str(&format!("{month:02}")),
-            Some('d') => text.push_str(&format!("{day:02}")),
-            Some('B') => text.push_str(month_name),
-            Some('b') => text.push_str(&month_name[..3]),
-            Some('A') => text.push_str(day_name),
-            Some('a') => text.push_str(&day_name[..3]),
-            Some('H') => text.push_str(&format!("{:02}", seconds / 3_600 % 24)),
-            Some('M') => text.push_str(&format!("{:02}", seconds / 60 % 60)),
-            Some('S') => text.push_str(&format!("{:02}", seconds % 60)),
-            Some('%') => text.push('%'),
-            Some(other) => text.extend(['%', other]),
-            None => text.push('%'),
-        }
+        let directive = if sign == '%' { signs.next() } else { None };
+        let written = match directive {
+            None => sign.to_string(),
+            Some('%') => "%".to_owned(),
+            Some('Y') => year.to_string(),
+            Some('y') => two(year % 100),
+            Some('m') => two(month),
+            Some('d') => two(day),
+            Some('B') => month_name.to_owned(),
+            Some('b') => month_name[..3].to_owned(),
+            Some('A') => day_name.to_owned(),
+            Some('a') => day_name[..3].to_owned(),
+            Some('H') => two(seconds / 3_600 % 24),
+            Some('M') => two(seconds / 60 % 60),
+            Some('S') => two(seconds % 60),
+            Some(other) => format!("%{other}"),
+        };
+        text.push_str(&written);
     }
     text
 }

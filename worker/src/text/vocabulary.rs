@@ -166,7 +166,7 @@ impl Vocabulary {
     }
 
     /// Number of tokens.
-    pub fn len(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.tokens.len()
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::process::Worker;
+use crate::process::{Worker, wait_until};
 use crate::tiny_model::{slow_model, tiny_model};
 
 /// A cancel must be felt within this.
@@ -80,7 +80,7 @@ fn the_hive_is_told_before_the_load_and_requests_wait_for_its_end() {
     });
     assert_eq!(body, expected);
     call.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
-    worker.wait_until("ready", || worker.get("/v1/ready").status == 200);
+    wait_until("ready", || worker.get("/v1/ready").status == 200);
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn idle_turns_busy_and_back() {
     assert_eq!((state().as_str(), worker.free_slots()), ("busy", 3));
     assert_eq!(worker.post("/v1/cancel", &json!({"request_id": "mine"})).json()["cancelled"], true);
     events.await_named("end");
-    worker.wait_until("idle", || state() == "idle");
+    wait_until("idle", || state() == "idle");
     assert_eq!(worker.post("/v1/cancel", &json!({"request_id": "mine"})).json()["cancelled"], false);
 }
 
@@ -129,16 +129,16 @@ fn a_caller_that_leaves_frees_its_slot() {
             events.await_named(until);
             assert_eq!(worker.free_slots(), 0);
             events.leave();
-            worker.wait_until("free", || worker.free_slots() == 1)
+            wait_until("free", || worker.free_slots() == 1)
         });
     }
     let mut plain = long_prompt();
     plain["stream"] = json!(false);
     promptly("without a stream", || {
         let connection = worker.open("/v1/execute", &plain);
-        worker.wait_until("busy", || worker.free_slots() == 0);
+        wait_until("busy", || worker.free_slots() == 0);
         drop(connection);
-        worker.wait_until("free", || worker.free_slots() == 1)
+        wait_until("free", || worker.free_slots() == 1)
     });
 }
 
@@ -153,7 +153,7 @@ fn told_to_stop_it_ends_the_streams_with_an_error_and_itself_with_0() {
         match order {
             "SIGTERM" => worker.signal("TERM"),
             "shutdown" => {
-                assert_eq!(worker.post("/v1/admin/shutdown", &json!({})).json()["state"], "stopping")
+                assert_eq!(worker.post("/v1/admin/shutdown", &json!({})).json()["state"], "stopping");
             }
             _ => worker.cut_lifeline(),
         }

@@ -1,6 +1,13 @@
 //! The worker through its own door: the real program on small models of random weights, and the real models against
 //! llama.cpp's recorded answers.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
+
 mod answers;
 mod lifecycle;
 mod oracle;

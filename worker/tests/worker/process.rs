@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 /// Anything here that takes longer is a failure.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A worker that listens. It is killed when the test is over, however the test ends.
 pub struct Worker {
     child: Child,
     pub address: String,
-    _lifeline: Option<ChildStdin>,
+    lifeline: Option<ChildStdin>,
 }
 
 impl Drop for Worker {
@@ -40,11 +40,21 @@ pub fn outcome(mut command: Command) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
+/// Polls until the condition holds and gives the time that took.
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) -> Duration {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < PATIENCE, "not {what} in time");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    started.elapsed()
+}
+
 impl Worker {
     /// Starts a worker and waits until it takes requests.
     pub fn ready(model: &Path, arguments: &[&str]) -> Self {
         let worker = Self::listening(model, arguments);
-        worker.wait_until("ready", || worker.get("/v1/ready").status == 200);
+        wait_until("ready", || worker.get("/v1/ready").status == 200);
         worker
     }
 
@@ -55,7 +65,7 @@ impl Worker {
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         let address = line.trim().strip_prefix("worker-rbee listening on http://").expect(&line).to_owned();
         let lifeline = child.stdin.take();
-        Self { child, address, _lifeline: lifeline }
+        Self { child, address, lifeline }
     }
 
     pub fn id(&self) -> u32 {
@@ -64,7 +74,7 @@ impl Worker {
 
     /// Lets go of the pipe that stands for the parent.
     pub fn cut_lifeline(&mut self) {
-        self._lifeline = None;
+        self.lifeline = None;
     }
 
     pub fn signal(&self, name: &str) {
@@ -87,16 +97,6 @@ impl Worker {
             assert!(started.elapsed() < PATIENCE, "the worker did not end");
             std::thread::sleep(Duration::from_millis(5));
         }
-    }
-
-    /// Polls until the condition holds and gives the time that took.
-    pub fn wait_until(&self, what: &str, mut holds: impl FnMut() -> bool) -> Duration {
-        let started = Instant::now();
-        while !holds() {
-            assert!(started.elapsed() < PATIENCE, "not {what} in time");
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        started.elapsed()
     }
 
     pub fn free_slots(&self) -> u64 {
@@ -147,7 +147,16 @@ impl Worker {
     fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> TcpStream {
         let mut connection = TcpStream::connect(&self.address).unwrap();
         connection.set_read_timeout(Some(PATIENCE)).unwrap();
-        let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let headers: Vec<String> = headers
+            .iter()
+            .map(|(name, value)| {
+                format!(
+                    "{name}: {value}
+"
+                )
+            })
+            .collect();
+        let headers = headers.concat();
         let length = body.len();
         let request = format!(
             "{method} {path} HTTP/1.1\r\nhost: worker\r\nconnection: close\r\ncontent-type: application/json\r\n\

@@ -8,8 +8,8 @@ use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 use worker::text::vocabulary::byte_alphabet;
 
-pub const HIDDEN: usize = 64;
-pub const CONTEXT: usize = 4096;
+const HIDDEN: usize = 64;
+const CONTEXT: usize = 4096;
 const FEED_FORWARD: usize = 96;
 const HEADS: usize = 4;
 const KV_HEADS: usize = 2;
