@@ -107,11 +107,6 @@ impl HttpClient {
         }
     }
 
-    /// Whom this client speaks to.
-    pub fn base_url(&self) -> &str {
-        &self.base_url
-    }
-
     /// GET, JSON back.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
         let response = self.send(Method::GET, path, Bytes::new(), &[]).await?;

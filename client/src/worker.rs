@@ -1,7 +1,7 @@
 //! A worker's HTTP interface.
 
 use http::HeaderName;
-use protocol::worker::{CancelRequest, CancelResponse, ExecuteRequest, Health, LoadProgress, Ready};
+use protocol::worker::{CancelRequest, CancelResponse, ExecuteRequest, Health, LoadProgress};
 use protocol::{BootId, TaskEvent, WorkerId, headers};
 
 use crate::{Error, Events, HttpClient};
@@ -33,11 +33,6 @@ impl WorkerClient {
     /// How the worker is.
     pub async fn health(&self) -> Result<Health, Error> {
         self.0.get("/v1/health").await
-    }
-
-    /// Whether it takes requests; a loading worker answers with an error that is a `MODEL_LOADING`.
-    pub async fn ready(&self) -> Result<Ready, Error> {
-        self.0.get("/v1/ready").await
     }
 
     /// How its load goes, until it is ready or failed.

@@ -37,7 +37,7 @@ pub async fn serve(
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
     });
-    let server = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
+    let server = axum::serve(listener, router.into_make_service())
         .with_graceful_shutdown(stop.clone().cancelled_owned());
     let expired = async {
         stop.cancelled().await;

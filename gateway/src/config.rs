@@ -52,6 +52,9 @@ pub struct DaemonArgs {
     /// Port of the hive on this machine; 0 takes a free one when the hive is started [default: 9200]
     #[arg(long, env = "RBEE_HIVE_PORT", value_name = "PORT")]
     pub hive_port: Option<u16>,
+    /// Token that the hive wants: a value, env:NAME or file:PATH [default: the [hive] section's]
+    #[arg(long, env = "RBEE_HIVE_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    pub hive_token: Option<String>,
     /// Backend of workers that are started on demand: cpu, cuda or metal; never another one instead [default: cpu]
     #[arg(long, env = "RBEE_BACKEND")]
     pub backend: Option<Backend>,
@@ -64,7 +67,7 @@ pub struct DaemonArgs {
     /// Seconds that a call without streaming waits for a model to load [default: 60]
     #[arg(long, env = "RBEE_COLD_START_SECONDS", value_name = "SECONDS")]
     pub cold_start_seconds: Option<u64>,
-    /// Seconds that running requests get to end after the queen is told to stop [default: 4]
+    /// Seconds that running requests get to end after the queen is told to stop [default: 3]
     #[arg(long, env = "RBEE_DRAIN_SECONDS", value_name = "SECONDS")]
     pub drain_seconds: Option<u64>,
     /// Stop when standard input closes, as it does when the parent process ends
@@ -93,12 +96,21 @@ struct Section {
     token: Option<String>,
     local_hive: Option<LocalHive>,
     hive_port: Option<u16>,
+    hive_token: Option<String>,
     backend: Option<Backend>,
     gpu: Option<u32>,
     queue_limit: Option<usize>,
     cold_start_seconds: Option<u64>,
     drain_seconds: Option<u64>,
     log_level: Option<String>,
+}
+
+/// What the queen must know of the `[hive]` section: the rest of it is the hive's affair.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct HiveSection {
+    port: Option<u16>,
+    token: Option<String>,
 }
 
 /// All that the queen was told, checked.
@@ -108,11 +120,14 @@ pub struct Settings {
     pub data_dir: PathBuf,
     pub config_file: Option<PathBuf>,
     pub log_level: String,
+    /// The level as a flag or the environment gave it, for the processes that the queen starts.
+    pub log_flag: Option<String>,
     pub bind: IpAddr,
     pub port: u16,
     pub token: Option<Token>,
     pub local_hive: LocalHive,
     pub hive_port: u16,
+    pub hive_token: Option<Token>,
     pub backend: Backend,
     pub gpu: Option<u32>,
     pub queue_limit: usize,
@@ -125,8 +140,8 @@ impl Settings {
     /// Puts the layers together.
     pub fn load(common: &CommonArgs, args: DaemonArgs) -> anyhow::Result<Self> {
         let section: Section = common.section("queen")?;
-        let token = args.token.or(section.token).map(|setting| Token::from_setting(&setting)).transpose();
-        let token = token.map_err(anyhow::Error::msg)?;
+        let hive: HiveSection = common.section("hive")?;
+        let token = token(args.token.or(section.token))?;
         let bind = args.bind.or(section.bind).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
         daemon::auth::check_bind(bind, token.as_ref()).map_err(anyhow::Error::msg)?;
         let seconds = |flag: Option<u64>, file: Option<u64>, default| {
@@ -136,19 +151,25 @@ impl Settings {
             data_dir: common.data_dir().context("no data directory")?,
             config_file: common.config.clone(),
             log_level: common.log_level.clone().or(section.log_level).unwrap_or_else(|| "info".to_owned()),
+            log_flag: common.log_level.clone(),
             bind,
             port: args.port.or(section.port).unwrap_or(QUEEN_PORT),
             token,
             local_hive: args.local_hive.or(section.local_hive).unwrap_or(LocalHive::Attach),
-            hive_port: args.hive_port.or(section.hive_port).unwrap_or(HIVE_PORT),
+            hive_port: args.hive_port.or(section.hive_port).or(hive.port).unwrap_or(HIVE_PORT),
+            hive_token: self::token(args.hive_token.or(section.hive_token).or(hive.token))?,
             backend: args.backend.or(section.backend).unwrap_or(Backend::Cpu),
             gpu: args.gpu.or(section.gpu),
             queue_limit: args.queue_limit.or(section.queue_limit).unwrap_or(1024),
             cold_start_wait: seconds(args.cold_start_seconds, section.cold_start_seconds, 60),
-            drain_grace: seconds(args.drain_seconds, section.drain_seconds, 4),
+            drain_grace: seconds(args.drain_seconds, section.drain_seconds, 3),
             parent: if args.exit_with_parent { Parent::HoldsStdin } else { Parent::None },
         })
     }
+}
+
+fn token(setting: Option<String>) -> anyhow::Result<Option<Token>> {
+    setting.map(|setting| Token::from_setting(&setting)).transpose().map_err(anyhow::Error::msg)
 }
 
 #[cfg(test)]

@@ -14,8 +14,11 @@ use protocol::{ApiError, ErrorCode, WorkerId};
 use tokio::sync::watch;
 
 pub use fleet::{Fleet, Node, NodeName};
-pub use link::follow;
+pub use link::Link;
 pub use local::LocalHiveProcess;
+
+/// A hive that went away is back within about this time, if it comes back.
+const RETRY_AFTER_MS: u64 = 1000;
 
 /// All hives. Each hive's link is the one writer of its part of the fleet.
 #[derive(Clone, Default)]
@@ -82,5 +85,7 @@ impl Hives {
 
 fn unreachable_hive(node: &NodeName, error: client::Error) -> ApiError {
     tracing::warn!(%node, %error, "a call to a hive failed");
-    error.into_api_error(ErrorCode::HiveUnavailable, &format!("The hive on node '{node}' does not answer."))
+    let error = error
+        .into_api_error(ErrorCode::HiveUnavailable, &format!("The hive on node '{node}' does not answer."));
+    if error.code == ErrorCode::HiveUnavailable { error.with_retry_after_ms(RETRY_AFTER_MS) } else { error }
 }

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{LocalHive, Settings};
-use crate::hives::{Hives, LocalHiveProcess, NodeName, follow};
+use crate::hives::{Hives, Link, LocalHiveProcess, NodeName};
 use crate::http::{self, Queen};
 use crate::inference::Inference;
 use crate::runtime_file::{self, RuntimeFile};
@@ -41,9 +41,10 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         StartPolicy { backend: settings.backend, gpu: settings.gpu, queue_limit: settings.queue_limit };
     let scheduler = Scheduler::start(hives.watch(), Arc::new(hives.clone()), policy, hives_stop.clone());
     let cold_start_wait = settings.cold_start_wait;
+    let jobs = Jobs::default();
     let queen = Arc::new(Queen {
         inference: Inference { hives, scheduler, cut: cut.clone(), cold_start_wait },
-        jobs: Jobs::default(),
+        jobs: jobs.clone(),
         started: Instant::now(),
         stop: stop.clone(),
     });
@@ -51,8 +52,10 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let url = format!("http://{address}");
     let runtime_file = RuntimeFile::write(lock, &settings.data_dir, &url)?;
     announce(&url);
-    tokio::spawn(cut_after(stop.clone(), settings.drain_grace, cut));
+    tokio::spawn(cut_after(stop.clone(), settings.drain_grace, cut.clone()));
     daemon::serve::serve(listener, router, stop, settings.drain_grace + CLOSE_WITHIN).await?;
+    // Jobs without a reader hold no connection, and have the same grace.
+    jobs.ended_or(&cut).await;
     // Everything that the queen started ends before she does.
     hives_stop.cancel();
     hive_tasks.close();
@@ -80,7 +83,8 @@ fn connect_local_hive(
             url
         }
     };
-    tasks.spawn(follow(hives.clone(), NodeName::from(LOCAL_NODE), url, stop.clone()));
+    let link = Link { node: NodeName::from(LOCAL_NODE), url, token: settings.hive_token.clone() };
+    tasks.spawn(link.follow(hives.clone(), stop.clone()));
     Ok(())
 }
 

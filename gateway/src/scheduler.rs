@@ -14,10 +14,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use protocol::ApiError;
 use protocol::hive::{SpawnRequest, WorkerInfo};
 use protocol::task::Priority;
 use protocol::worker::Backend;
+use protocol::{ApiError, ErrorCode};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -116,7 +116,8 @@ impl Scheduler {
     /// Asks for a slot. A demand that nothing can ever serve is refused at once.
     pub async fn acquire(&self, demand: Demand) -> Result<Ticket, ApiError> {
         let (reply, answer) = oneshot::channel();
-        let gone = || ApiError::new(protocol::ErrorCode::ShuttingDown, "The server is stopping.");
+        let gone =
+            || ApiError::new(ErrorCode::ShuttingDown, "The server is stopping.").with_retry_after_ms(5000);
         self.commands.send(Command::Acquire { demand, reply }).map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
@@ -129,6 +130,15 @@ impl Scheduler {
 
 /// Positions and narration are brought up to date this often at least while anyone waits.
 const REFRESH: Duration = Duration::from_secs(1);
+
+/// A hive answers an order to start within this time; the start itself takes as long as it takes.
+const ORDER_WITHIN: Duration = Duration::from_secs(30);
+
+fn unanswered() -> ApiError {
+    let message =
+        format!("The hive did not answer the order to start a worker within {} s.", ORDER_WITHIN.as_secs());
+    ApiError::new(ErrorCode::HiveUnavailable, message)
+}
 
 async fn run(
     mut queue: Queue,
@@ -155,7 +165,9 @@ async fn run(
             tokio::spawn(async move {
                 tracing::info!(model = start.request.model, node = %start.node, backend = %start.request.backend, "starting a worker");
                 let model = start.request.model.clone();
-                let outcome = Box::new(effects.start_worker(start.node, start.request).await);
+                let ordered =
+                    tokio::time::timeout(ORDER_WITHIN, effects.start_worker(start.node, start.request)).await;
+                let outcome = Box::new(ordered.unwrap_or_else(|_| Err(unanswered())));
                 let _ = commands.send(Command::Started { model, outcome });
             });
         }

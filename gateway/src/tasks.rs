@@ -10,23 +10,28 @@ use protocol::task::{Priority, TaskStatus, TaskView};
 use protocol::{ApiError, ErrorCode, JobId, TaskEvent};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::inference::Run;
 
-/// Ended jobs that are kept for readers; the oldest go first.
+/// Ended jobs that are kept for readers, and their events in all; the oldest go first.
 const KEPT_JOBS: usize = 1000;
+const KEPT_EVENTS: usize = 500_000;
 
 /// All jobs that can be asked for.
 #[derive(Clone, Default)]
 pub struct Jobs {
     index: Arc<Mutex<Index>>,
+    running: TaskTracker,
 }
 
 #[derive(Default)]
 struct Index {
     by_id: HashMap<JobId, Arc<Job>>,
-    ended: VecDeque<JobId>,
+    /// Ended jobs, oldest first, each with the number of its events.
+    ended: VecDeque<(JobId, usize)>,
+    kept_events: usize,
 }
 
 /// One job.
@@ -59,9 +64,9 @@ impl Jobs {
         });
         self.lock().by_id.insert(job.id.clone(), job.clone());
         let (jobs, followed) = (self.clone(), job.clone());
-        tokio::spawn(async move {
+        self.running.spawn(async move {
             followed.follow(run).await;
-            jobs.retire(&followed.id);
+            jobs.retire(&followed);
         });
         job
     }
@@ -74,12 +79,20 @@ impl Jobs {
         })
     }
 
-    fn retire(&self, id: &JobId) {
+    /// Waits until no job runs, or until those that do are cut.
+    pub async fn ended_or(&self, cut: &CancellationToken) {
+        self.running.close();
+        cut.run_until_cancelled(self.running.wait()).await;
+    }
+
+    fn retire(&self, job: &Job) {
+        let events = job.log.borrow().events.len();
         let mut index = self.lock();
-        index.ended.push_back(id.clone());
-        if index.ended.len() > KEPT_JOBS
-            && let Some(oldest) = index.ended.pop_front()
-        {
+        index.ended.push_back((job.id.clone(), events));
+        index.kept_events += events;
+        while index.ended.len() > KEPT_JOBS || (index.kept_events > KEPT_EVENTS && index.ended.len() > 1) {
+            let Some((oldest, events)) = index.ended.pop_front() else { break };
+            index.kept_events -= events;
             index.by_id.remove(&oldest);
         }
     }
@@ -145,6 +158,9 @@ impl Job {
                 () = self.cancel.cancelled() => TaskEvent::End(self.cancelled()),
                 event = run.next() => match event { Some(event) => event, None => break },
             };
+            if let TaskEvent::Error(envelope) = &event {
+                tracing::info!(job_id = %self.id, error = %envelope.error, "a job failed");
+            }
             let is_last = event.is_last();
             self.log.send_modify(|log| {
                 log.events.push(event);

@@ -62,7 +62,14 @@ impl Board {
 
     /// Records what workers can be spawned for.
     pub fn set_backends(&self, backends: Vec<Backend>) {
-        self.state().backends = backends;
+        let mut state = self.state();
+        if state.backends != backends {
+            // There is no event for this, so every reader starts over with a snapshot.
+            state.backends = backends;
+            state.ring.clear();
+            state.latest += 1;
+            self.latest.send_replace(state.latest);
+        }
     }
 
     /// A worker is new or changed; one that stands there as it is makes no event.

@@ -111,48 +111,20 @@ pub struct End {
 }
 
 impl TaskEvent {
-    /// The name that goes into the `event:` line.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Queued(_) => "queued",
-            Self::Narration(_) => "narration",
-            Self::Started(_) => "started",
-            Self::Token(_) => "token",
-            Self::End(_) => "end",
-            Self::Error(_) => "error",
-        }
-    }
-
     /// Whether no event comes after this one.
     pub const fn is_last(&self) -> bool {
         matches!(self, Self::End(_) | Self::Error(_))
     }
-
-    /// The JSON that goes into the `data:` line.
-    pub fn data(&self) -> serde_json::Result<String> {
-        match self {
-            Self::Queued(data) => serde_json::to_string(data),
-            Self::Narration(data) => serde_json::to_string(data),
-            Self::Started(data) => serde_json::to_string(data),
-            Self::Token(data) => serde_json::to_string(data),
-            Self::End(data) => serde_json::to_string(data),
-            Self::Error(data) => serde_json::to_string(data),
-        }
-    }
-
-    /// Reads an event back; `None` for a name that a newer peer may send and we do not know.
-    pub fn parse(name: &str, data: &str) -> serde_json::Result<Option<Self>> {
-        Ok(Some(match name {
-            "queued" => Self::Queued(serde_json::from_str(data)?),
-            "narration" => Self::Narration(serde_json::from_str(data)?),
-            "started" => Self::Started(serde_json::from_str(data)?),
-            "token" => Self::Token(serde_json::from_str(data)?),
-            "end" => Self::End(serde_json::from_str(data)?),
-            "error" => Self::Error(serde_json::from_str(data)?),
-            _ => return Ok(None),
-        }))
-    }
 }
+
+sse_events!(TaskEvent {
+    Queued => "queued",
+    Narration => "narration",
+    Started => "started",
+    Token => "token",
+    End => "end",
+    Error => "error",
+});
 
 #[cfg(test)]
 mod tests {

@@ -230,30 +230,6 @@ pub struct HiveSnapshot {
     pub backends: Vec<Backend>,
 }
 
-macro_rules! sse_events {
-    ($type:ident { $($variant:ident => $name:literal),* $(,)? }) => {
-        impl $type {
-            /// The name that goes into the `event:` line.
-            pub const fn name(&self) -> &'static str {
-                match self { $(Self::$variant(_) => $name),* }
-            }
-
-            /// The JSON that goes into the `data:` line.
-            pub fn data(&self) -> serde_json::Result<String> {
-                match self { $(Self::$variant(data) => serde_json::to_string(data)),* }
-            }
-
-            /// Reads an event back; `None` for a name that a newer peer may send and we do not know.
-            pub fn parse(name: &str, data: &str) -> serde_json::Result<Option<Self>> {
-                Ok(Some(match name {
-                    $($name => Self::$variant(serde_json::from_str(data)?),)*
-                    _ => return Ok(None),
-                }))
-            }
-        }
-    };
-}
-
 sse_events!(DownloadEvent { Progress => "progress", Done => "done", Error => "error" });
 sse_events!(HiveEvent {
     Snapshot => "snapshot",

@@ -1,17 +1,18 @@
 //! The /v2 task queue: what is submitted and what is told of it.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::events::{FinishReason, TokenUsage};
 use crate::worker::Message;
 use crate::{ApiError, JobId, WorkerId};
 
-/// Body of POST /v2/tasks. Exactly one of `prompt` and `messages` is given.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+/// Body of POST /v2/tasks. Fields of the contract that this version does not honour are refused by name. Exactly one of `prompt` and `messages` is given.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(example = json!({"prompt": "hello", "model": "smollm2-135m-instruct", "max_tokens": 100}))]
 pub struct TaskRequest {
-    /// A model's name, or an alias; the server's default model if absent.
+    /// A model's name; the server's default model if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
     /// What a user says; answered through the model's chat template if it has one.
@@ -47,6 +48,20 @@ pub struct TaskRequest {
     /// Milliseconds from submission after which an answer is of no use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline_ms: Option<u64>,
+    /// Must be absent.
+    #[schema(value_type = Option<Object>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<Value>,
+    /// Must be absent.
+    #[schema(value_type = Option<Object>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Value>,
+    /// Must be absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compliance: Option<String>,
+    /// Must be absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_id: Option<String>,
     /// The node that must run it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
@@ -106,13 +121,6 @@ pub enum TaskStatus {
     Failed,
     /// Ended by its owner.
     Cancelled,
-}
-
-impl TaskStatus {
-    /// Whether nothing more will happen to the task.
-    pub const fn is_final(self) -> bool {
-        matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
-    }
 }
 
 /// Answer of POST /v2/tasks.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use client::HttpClient;
 use client::hive::{HiveClient, HiveEvents};
+use daemon::auth::Token;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -12,38 +13,64 @@ use super::{Hives, NodeName};
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(5);
 
-/// Follows the hive at `url`, which may change when the hive is started anew, until `stop`.
-pub async fn follow(
-    hives: Hives,
-    node: NodeName,
-    mut url: watch::Receiver<Option<String>>,
-    stop: CancellationToken,
-) {
-    let following = async {
-        let mut pause = FIRST_RETRY;
-        loop {
-            let current = url.borrow_and_update().clone();
-            if let Some(current) = current {
-                let client = HiveClient::new(HttpClient::new(&current));
-                // Each connection begins with a snapshot, so that nothing depends on which run of the hive answers.
-                match client.events(None).await {
-                    Ok(events) => {
-                        pause = FIRST_RETRY;
-                        tracing::info!(%node, url = current, "hive connected");
-                        hives.set_client(&node, client);
-                        apply_all(&hives, &node, events).await;
-                    }
-                    Err(error) => tracing::debug!(%node, %error, "no hive yet"),
+/// One hive and the way to it.
+pub struct Link {
+    /// The machine's name.
+    pub node: NodeName,
+    /// Where the hive listens, which may change when it is started anew.
+    pub url: watch::Receiver<Option<String>>,
+    /// What the hive wants to see.
+    pub token: Option<Token>,
+}
+
+impl Link {
+    /// Follows the hive until `stop`.
+    pub async fn follow(mut self, hives: Hives, stop: CancellationToken) {
+        let following = async {
+            let mut pause = FIRST_RETRY;
+            loop {
+                let url = self.url.borrow_and_update().clone();
+                if let Some(url) = url
+                    && self.connect(&hives, &url).await
+                {
+                    pause = FIRST_RETRY;
+                    hives.fleet.send_modify(|fleet| fleet.change(&self.node, |node| node.connected = false));
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => pause = (pause * 2).min(LAST_RETRY),
+                    // A new address is tried at once. One that can never change again is left to the pause.
+                    Ok(()) = self.url.changed() => pause = FIRST_RETRY,
                 }
             }
-            hives.fleet.send_modify(|fleet| fleet.change(&node, |node| node.connected = false));
-            tokio::select! {
-                () = tokio::time::sleep(pause) => pause = (pause * 2).min(LAST_RETRY),
-                changed = url.changed() => if changed.is_ok() { pause = FIRST_RETRY } else { tokio::time::sleep(pause).await },
+        };
+        stop.run_until_cancelled(following).await;
+    }
+
+    /// Follows one connection to its end; false if there was none.
+    async fn connect(&self, hives: &Hives, url: &str) -> bool {
+        let mut http = HttpClient::new(url);
+        if let Some(token) = &self.token {
+            http = http.with_token(token.expose());
+        }
+        let client = HiveClient::new(http);
+        // Each connection begins with a snapshot, so that nothing depends on which run of the hive answers.
+        match client.events(None).await {
+            Ok(events) => {
+                tracing::info!(node = %self.node, url, "hive connected");
+                hives.set_client(&self.node, client);
+                apply_all(hives, &self.node, events).await;
+                true
+            }
+            Err(error @ client::Error::Api(_)) => {
+                tracing::warn!(node = %self.node, %error, "the hive refuses the queen");
+                false
+            }
+            Err(error) => {
+                tracing::debug!(node = %self.node, %error, "no hive yet");
+                false
             }
         }
-    };
-    stop.run_until_cancelled(following).await;
+    }
 }
 
 async fn apply_all(hives: &Hives, node: &NodeName, mut events: HiveEvents) {

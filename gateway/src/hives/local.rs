@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Context;
+use daemon::auth::Token;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
@@ -23,6 +24,7 @@ const WELL_AFTER: Duration = Duration::from_mins(1);
 pub struct LocalHiveProcess {
     program: PathBuf,
     arguments: Vec<std::ffi::OsString>,
+    token: Option<Token>,
     url: watch::Sender<Option<String>>,
 }
 
@@ -36,11 +38,13 @@ impl LocalHiveProcess {
         let mut arguments: Vec<std::ffi::OsString> = vec!["daemon".into(), "--exit-with-parent".into()];
         arguments.extend(["--port".into(), settings.hive_port.to_string().into()]);
         arguments.extend(["--data-dir".into(), settings.data_dir.clone().into()]);
-        arguments.extend(["--log-level".into(), settings.log_level.clone().into()]);
+        if let Some(level) = &settings.log_flag {
+            arguments.extend(["--log-level".into(), level.into()]);
+        }
         if let Some(file) = &settings.config_file {
             arguments.extend(["--config".into(), file.into()]);
         }
-        Ok(Self { program, arguments, url: watch::Sender::new(None) })
+        Ok(Self { program, arguments, token: settings.hive_token.clone(), url: watch::Sender::new(None) })
     }
 
     /// Where the hive listens, once it does.
@@ -68,7 +72,11 @@ impl LocalHiveProcess {
 
     /// The hive ends itself when the write end of its standard input closes, however the queen ends.
     fn start(&self) -> anyhow::Result<(Child, ChildStdin)> {
-        let mut child = Command::new(&self.program)
+        let mut command = Command::new(&self.program);
+        if let Some(token) = &self.token {
+            command.env("RBEE_HIVE_TOKEN", token.expose());
+        }
+        let mut child = command
             .args(&self.arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

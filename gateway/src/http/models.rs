@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::response::Response;
 use daemon::http::{Failure, Json, event_stream, sse_event};
-use futures::stream;
+use futures::{StreamExt, stream};
 use protocol::hive::{DownloadEvent, DownloadRequest};
 use protocol::queen::PullRequest;
 use protocol::{ApiError, ErrorCode, ErrorEnvelope};
@@ -38,7 +38,8 @@ pub(super) async fn pull(queen: State, Json(body): Json<PullRequest>) -> Result<
         let data = event.data().unwrap_or_default();
         Some((sse_event(event.name(), None, &data), rest))
     });
-    Ok(event_stream(events, Duration::from_secs(10)))
+    let cut = queen.inference.cut.clone().cancelled_owned();
+    Ok(event_stream(events.take_until(cut), Duration::from_secs(10)))
 }
 
 fn broken() -> ApiError {

@@ -10,7 +10,7 @@ use daemon::http::{Failure, Json, RequestId, event_stream, sse_event};
 use futures::StreamExt;
 use protocol::config::DEFAULT_CHAT_MODEL;
 use protocol::task::{TaskAccepted, TaskRequest, TaskStatus, TaskView};
-use protocol::{ErrorEnvelope, JobId, headers};
+use protocol::{ApiError, ErrorCode, ErrorEnvelope, JobId, headers};
 
 use super::State;
 use crate::inference::task_request;
@@ -21,9 +21,17 @@ use crate::inference::task_request;
               (status = 429, body = ErrorEnvelope), (status = 503, body = ErrorEnvelope)))]
 pub(super) async fn submit(
     queen: State,
+    request_headers: HeaderMap,
     Extension(RequestId(request_id)): Extension<RequestId>,
     Json(body): Json<TaskRequest>,
 ) -> Result<(StatusCode, Json<TaskAccepted>), Failure> {
+    if request_headers.contains_key("idempotency-key") {
+        let message =
+            "The header Idempotency-Key is not supported by this version; the task was not submitted.";
+        return Err(ApiError::new(ErrorCode::UnsupportedParameter, message)
+            .with_param("Idempotency-Key")
+            .into());
+    }
     let request = task_request(body, DEFAULT_CHAT_MODEL)?;
     let priority = request.priority;
     let run = queen.inference.run(request, &request_id).await?;

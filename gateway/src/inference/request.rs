@@ -117,11 +117,17 @@ pub fn task_request(body: TaskRequest, default_model: &str) -> Result<InferenceR
         let message = "Only tasks of the kind text-gen are served by this version.";
         return Err(ApiError::new(ErrorCode::UnsupportedParameter, message).with_param("kind"));
     }
+    let refused = [
+        ("input", body.input.is_some(), "inputs that are neither a prompt nor messages"),
+        ("placement", body.placement.is_some(), "placement"),
+        ("compliance", body.compliance.is_some(), "compliance modes"),
+        ("session_id", body.session_id.is_some(), "sessions"),
+    ];
+    refuse_first(&refused)?;
     let input = match (body.prompt, body.messages) {
         (Some(prompt), None) if !prompt.is_empty() => Input::Instruction(prompt),
         (Some(_), None) => return Err(ApiError::invalid("prompt", "'prompt' is empty.")),
-        (None, Some(messages)) if !messages.is_empty() => Input::Messages(messages),
-        (None, Some(_)) => return Err(ApiError::invalid("messages", "'messages' is empty.")),
+        (None, Some(messages)) => Input::Messages(known_roles(messages)?),
         (None, None) => {
             return Err(ApiError::invalid("prompt", "One of 'prompt' and 'messages' is required."));
         }
@@ -145,6 +151,21 @@ pub fn task_request(body: TaskRequest, default_model: &str) -> Result<InferenceR
         node: body.node.as_deref().map(NodeName::from),
         deadline: body.deadline_ms.map(|deadline_ms| Instant::now() + Duration::from_millis(deadline_ms)),
     })
+}
+
+fn known_roles(messages: Vec<Message>) -> Result<Vec<Message>, ApiError> {
+    if messages.is_empty() {
+        return Err(ApiError::invalid("messages", "'messages' is empty; at least one message is needed."));
+    }
+    let is_known = |role: &str| matches!(role, "system" | "user" | "assistant");
+    match messages.iter().position(|message| !is_known(&message.role)) {
+        Some(index) => {
+            let param = format!("messages[{index}].role");
+            let message = format!("'{param}' must be system, user or assistant.");
+            Err(ApiError::invalid(param, message))
+        }
+        None => Ok(messages),
+    }
 }
 
 fn checked(sampling: Sampling) -> Result<Sampling, ApiError> {
@@ -262,7 +283,12 @@ fn refuse_what_is_not_there(body: &ChatCompletionRequest) -> Result<(), ApiError
             "reasoning in a channel of its own",
         ),
     ];
-    match refused.into_iter().find(|(_, is_refused, _)| *is_refused) {
+    refuse_first(&refused)
+}
+
+/// Refuses the first of these that is asked for.
+fn refuse_first(refused: &[(&str, bool, &str)]) -> Result<(), ApiError> {
+    match refused.iter().find(|(_, is_asked_for, _)| *is_asked_for) {
         Some((param, _, what)) => Err(unsupported(param, what)),
         None => Ok(()),
     }
@@ -320,11 +346,15 @@ mod tests {
     }
 
     #[test]
-    fn any_json_number_is_a_seed() {
-        for number in ["1", "-1", "18446744073709551615", "1e300", "0.5"] {
+    fn any_json_number_is_a_seed_and_different_numbers_are_different_seeds() {
+        let numbers = ["0", "1", "-1", "18446744073709551615", "1e300", "0.5"];
+        let seed = |number: &str| {
             let number: Value = serde_json::from_str(number).unwrap();
-            assert!(chat(&json!({"seed": number})).unwrap().sampling.seed.is_some());
-        }
+            chat(&json!({"seed": number})).unwrap().sampling.seed.unwrap()
+        };
+        assert_eq!(seed("-1"), seed("-1"));
+        let distinct: std::collections::HashSet<u64> = ["0", "1", "-1", "1e300", "0.5"].map(seed).into();
+        assert_eq!(distinct.len(), 5, "of {numbers:?}, -1 and 2^64-1 alone share one");
     }
 
     #[test]

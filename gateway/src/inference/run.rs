@@ -86,10 +86,11 @@ impl Run {
         }
         let cut = self.inference.cut.clone();
         let is_streaming = matches!(self.phase, Phase::Streaming(_));
-        let until = self.request.deadline.or((!is_streaming).then_some(self.waits_until));
+        let patience = (!is_streaming).then_some(self.waits_until);
+        let until = self.request.deadline.into_iter().chain(patience).min();
         let event = tokio::select! {
             event = self.step() => event,
-            () = cut.cancelled() => TaskEvent::Error(ApiError::new(ErrorCode::ShuttingDown, "The server is stopping.").into()),
+            () = cut.cancelled() => TaskEvent::Error(shutting_down().into()),
             () = sleep_until(until) => TaskEvent::Error(self.out_of_time().into()),
         };
         if event.is_last() {
@@ -104,15 +105,11 @@ impl Run {
         {
             stream.1.confirm_free();
         }
-        if let TaskEvent::Error(envelope) = event {
-            let error = &envelope.error;
-            tracing::info!(request_id = &*self.correlation_id, model = self.request.model, %error, "a request failed");
-        }
         self.phase = Phase::Done;
     }
 
     fn out_of_time(&self) -> ApiError {
-        let message = if self.request.deadline.is_some() {
+        let message = if self.request.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             "The request's deadline has passed.".to_owned()
         } else {
             format!("No slot became free within {} s.", LONGEST_WAIT.as_secs())
@@ -186,6 +183,10 @@ impl Run {
             scheduler.acquire(demand).await
         }))
     }
+}
+
+fn shutting_down() -> ApiError {
+    ApiError::new(ErrorCode::ShuttingDown, "The server is stopping.").with_retry_after_ms(5000)
 }
 
 /// Whether a refusal before the first byte says something about the worker and not about the request.

@@ -99,12 +99,15 @@ fn start(demand: &Demand, fleet: &Fleet, policy: &StartPolicy) -> Decision {
                 port: None,
             },
         }),
-        None => Decision::Refuse(ApiError::new(
-            ErrorCode::NoWorkerAvailable,
-            format!(
-                "No worker serves '{}' and no node can start one on the backend {}.",
-                demand.model, policy.backend
-            ),
-        )),
+        None => Decision::Refuse(
+            ApiError::new(
+                ErrorCode::NoWorkerAvailable,
+                format!(
+                    "No worker serves '{}' and no node can start one on the backend {}.",
+                    demand.model, policy.backend
+                ),
+            )
+            .with_retry_after_ms(5000),
+        ),
     }
 }

@@ -20,6 +20,9 @@ const FULL_QUEUE_RETRY_MS: u64 = 1000;
 /// A new worker's event follows the answer to its start within this time, or the worker is not there any more.
 const EVENT_WITHIN: Duration = Duration::from_secs(5);
 
+/// A hive that is started anew, or a link that broke, is there again within this time, or is taken for gone.
+const BACK_WITHIN: Duration = Duration::from_secs(15);
+
 struct Waiter {
     id: TicketId,
     demand: Demand,
@@ -43,6 +46,8 @@ pub(super) struct Queue {
     leases: HashMap<TicketId, (WorkerId, BootId)>,
     /// By model: all that wait for one share its load.
     starting: HashMap<String, Starting>,
+    /// When the last link to a hive broke, while there is none.
+    disconnected_since: Option<Instant>,
 }
 
 impl Queue {
@@ -55,6 +60,7 @@ impl Queue {
             taken: Taken::new(),
             leases: HashMap::new(),
             starting: HashMap::new(),
+            disconnected_since: None,
         }
     }
 
@@ -93,14 +99,19 @@ impl Queue {
             let message = format!("The queue is full: {} requests are waiting.", self.waiters.len());
             return Err(ApiError::new(ErrorCode::QueueFull, message).with_retry_after_ms(FULL_QUEUE_RETRY_MS));
         }
-        if let Decision::Refuse(error) = self.decide(&demand, fleet) {
-            return Err(error);
-        }
+        let is_served_at_once = match self.decide(&demand, fleet) {
+            Decision::Refuse(error) => return Err(error),
+            Decision::Place(..) => true,
+            Decision::Start(_) | Decision::Wait => false,
+        };
         self.last_id += 1;
         let position =
             self.waiters.partition_point(|waiter| waiter.demand.priority.band() <= demand.priority.band());
-        let (waiting_sender, waiting) =
-            watch::channel(Waiting { position: position as u32 + 1, narration: None });
+        // Whoever waits is told so, even if the place never changes; whoever does not wait has place 0.
+        let (waiting_sender, waiting) = watch::channel(Waiting::default());
+        if !is_served_at_once {
+            waiting_sender.send_replace(Waiting { position: position as u32 + 1, narration: None });
+        }
         let (outcome_sender, outcome) = oneshot::channel();
         let waiter = Waiter { id: self.last_id, demand, waiting: waiting_sender, outcome: outcome_sender };
         self.waiters.insert(position, waiter);
@@ -124,6 +135,9 @@ impl Queue {
     fn start_failed(&mut self, model: &str, error: &ApiError) {
         tracing::warn!(model, %error, "a worker could not be started");
         self.starting.remove(model);
+        // Callers learn what went wrong; the worker's log is for those who may list the workers.
+        let mut error = error.clone();
+        error.details.remove("log_tail");
         for waiter in self.waiters.extract_if(.., |waiter| waiter.demand.model == model) {
             let _ = waiter.outcome.send(Err(error.clone()));
         }
@@ -132,6 +146,11 @@ impl Queue {
     /// Gives out what can be given, and returns the workers that must be started.
     pub(super) fn dispatch(&mut self, fleet: &Fleet) -> Vec<Start> {
         self.settle_starts(fleet);
+        if fleet.nodes().any(|(_, node)| node.connected) {
+            self.disconnected_since = None;
+        } else {
+            self.disconnected_since.get_or_insert_with(Instant::now);
+        }
         let mut starts = Vec::new();
         let mut index = 0;
         while let Some(waiter) = self.waiters.get(index) {
@@ -145,6 +164,12 @@ impl Queue {
                 Decision::Place(node, worker) => {
                     let waiter = self.waiters.remove(index);
                     self.grant(waiter, node, *worker);
+                }
+                // A link that broke is back in a moment, as a rule, and who waits already can wait for it.
+                Decision::Refuse(error)
+                    if error.code == ErrorCode::HiveUnavailable && self.is_recent_break() =>
+                {
+                    index += 1;
                 }
                 Decision::Refuse(error) => {
                     let waiter = self.waiters.remove(index);
@@ -161,7 +186,7 @@ impl Queue {
         let mut failures = Vec::new();
         self.starting.retain(|model, starting| {
             let Starting::Loading { worker: id, since } = starting else { return true };
-            match fleet.workers().find(|(_, worker)| worker.id == *id) {
+            match fleet.reachable_workers().find(|(_, worker)| worker.id == *id) {
                 Some((_, worker)) if worker.state.takes_requests() => false,
                 Some((_, worker)) if worker.state == WorkerState::Stopped => {
                     let error = worker.error.clone().unwrap_or_else(|| {
@@ -183,6 +208,10 @@ impl Queue {
         }
     }
 
+    fn is_recent_break(&self) -> bool {
+        self.disconnected_since.is_some_and(|since| since.elapsed() < BACK_WITHIN)
+    }
+
     fn grant(&mut self, waiter: Waiter, node: NodeName, worker: WorkerInfo) {
         let key = (worker.id.clone(), worker.boot_id.clone());
         *self.taken.entry(key.clone()).or_default() += 1;
@@ -194,7 +223,12 @@ impl Queue {
 
     fn tell_places(&self, fleet: &Fleet) {
         for (index, waiter) in self.waiters.iter().enumerate() {
-            let now = Waiting { position: index as u32 + 1, narration: narrate(&waiter.demand.model, fleet) };
+            let model = &waiter.demand.model;
+            let ordered = || {
+                self.starting.contains_key(model).then(|| (format!("starting a worker for {model}"), None))
+            };
+            let narration = narrate(model, fleet).or_else(ordered);
+            let now = Waiting { position: index as u32 + 1, narration };
             waiter.waiting.send_if_modified(|waiting| {
                 let news = *waiting != now;
                 *waiting = now;

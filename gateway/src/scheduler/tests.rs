@@ -138,6 +138,36 @@ fn a_full_queue_and_a_fleet_without_hives_refuse_at_once() {
     );
 }
 
+#[test]
+fn who_waits_is_told_the_place_and_who_does_not_has_none() {
+    let fleet = fleet(vec![worker("w", WorkerState::Idle, 1)]);
+    let mut bench = Bench::new(10);
+    let mut first = bench.acquire(Priority::Interactive, &fleet).unwrap();
+    assert_eq!(first.position(), 0);
+    bench.settle(&fleet);
+    let lease = outcome(&mut first).unwrap().unwrap();
+    let mut second = bench.acquire(Priority::Interactive, &fleet).unwrap();
+    let third = bench.acquire(Priority::Interactive, &fleet).unwrap();
+    bench.settle(&fleet);
+    assert!(second.waiting.has_changed().unwrap(), "the first place is news to who waits in it");
+    assert_eq!((second.position(), third.position()), (1, 2));
+    drop(lease);
+    bench.settle(&fleet);
+    assert!(outcome(&mut second).is_some());
+    assert_eq!(third.position(), 1);
+}
+
+#[test]
+fn a_link_that_breaks_for_a_moment_fails_nobody_who_waits() {
+    let mut fleet = fleet(vec![worker("w", WorkerState::Idle, 0)]);
+    let mut bench = Bench::new(10);
+    let mut ticket = bench.acquire(Priority::Interactive, &fleet).unwrap();
+    fleet.change(&NodeName::from("local"), |node| node.connected = false);
+    bench.settle(&fleet);
+    assert!(outcome(&mut ticket).is_none());
+    assert_eq!(bench.acquire(Priority::Interactive, &fleet).err().unwrap().code, ErrorCode::HiveUnavailable);
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Acquire(u8),

@@ -92,8 +92,8 @@ impl Catalog {
         if provider == Some(Provider::Hf) || text.starts_with("hf:") {
             return Err(sources::not_built(Provider::Hf));
         }
-        let reference =
-            Reference::parse(text).map_err(|message| ApiError::invalid("model", format!("{message}.")))?;
+        let reference = Reference::parse(text)
+            .map_err(|message| ApiError::invalid("reference", format!("{message}.")))?;
         let model = self.find(&reference).await?.ok_or_else(|| unknown(&reference))?;
         match provider {
             Some(provider) if provider != model.origin.provider() => Err(ApiError::invalid(

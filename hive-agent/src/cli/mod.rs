@@ -51,6 +51,8 @@ enum Command {
         #[command(flatten)]
         hive: HiveArgs,
     },
+    /// Print the OpenAPI document
+    Openapi,
 }
 
 /// How results are shown.
@@ -106,6 +108,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
             model::run(common, &hive, command, stop).await
         }
         Command::Worker { command, hive } => worker::run(common, &hive, command).await,
+        Command::Openapi => Ok(say(&crate::http::document().to_pretty_json()?)?),
     }
 }
 

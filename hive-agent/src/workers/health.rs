@@ -32,8 +32,14 @@ pub(super) async fn follow_load(client: &WorkerClient, mut tell: impl FnMut(Load
     let mut throttle = Throttle::default();
     let (mut last, mut last_progress) = (None, Instant::now());
     loop {
-        if let Ok(mut stages) = client.loading_progress().await {
-            while let Ok(Some(progress)) = stages.next().await {
+        // Keep-alive comments are no progress, so both waits have an end of their own.
+        let left = LOAD_STALL.saturating_sub(last_progress.elapsed());
+        let Ok(connected) = tokio::time::timeout(left, client.loading_progress()).await else { return false };
+        if let Ok(mut stages) = connected {
+            loop {
+                let left = LOAD_STALL.saturating_sub(last_progress.elapsed());
+                let Ok(next) = tokio::time::timeout(left, stages.next()).await else { return false };
+                let Ok(Some(progress)) = next else { break };
                 if last.as_ref() != Some(&progress) {
                     (last, last_progress) = (Some(progress.clone()), Instant::now());
                 }
@@ -43,15 +49,9 @@ pub(super) async fn follow_load(client: &WorkerClient, mut tell: impl FnMut(Load
                     stage if throttle.lets_pass(stage) => tell(progress),
                     _ => {}
                 }
-                if last_progress.elapsed() > LOAD_STALL {
-                    return false;
-                }
             }
         }
         // The stream broke: the worker is dying, which its exit tells, or the connection was at fault.
-        if last_progress.elapsed() > LOAD_STALL {
-            return false;
-        }
         tokio::time::sleep(PROGRESS_EVERY).await;
     }
 }

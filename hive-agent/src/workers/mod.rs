@@ -102,7 +102,8 @@ impl Workers {
         check_kind(&model)?;
         shared.catalog.check_source(&model)?;
         self.check_backend(&request).await?;
-        shared.memory.check(preflight::needed_bytes(shared.catalog.expected_bytes(&model)))?;
+        let model_bytes = shared.catalog.expected_bytes(&model);
+        shared.memory.check(preflight::needed_host_bytes(request.backend, model_bytes))?;
         let lease = shared.ports.lease(request.port, None)?;
         let info = self.new_worker(&request, &model, &lease);
         self.forget_failed_like(&info);

@@ -19,6 +19,11 @@ pub(super) fn needed_bytes(model_bytes: u64) -> u64 {
     model_bytes + model_bytes / 5 + WORKER_BYTES
 }
 
+/// The same for the machine's own memory: a CUDA device keeps the weights in its own.
+pub(super) fn needed_host_bytes(backend: Backend, model_bytes: u64) -> u64 {
+    if backend == Backend::Cuda { WORKER_BYTES } else { needed_bytes(model_bytes) }
+}
+
 /// Refuses a backend or device that is not there or that the worker program was not built for.
 pub(super) fn check_backend(
     detection: &Detection,

@@ -127,10 +127,12 @@ impl Supervisor {
         let (info, board) = (&mut self.info, &self.shared.board);
         let local =
             self.shared.catalog.obtain(&self.model, |event| note_download(info, board, event)).await?;
-        let needed = preflight::needed_bytes(local.size_bytes);
-        if self.info.backend == Backend::Cuda {
+        let backend = self.info.backend;
+        if backend == Backend::Cuda {
+            let needed = preflight::needed_bytes(local.size_bytes);
             preflight::check_gpu_memory(self.info.device.unwrap_or(0), needed).await?;
         }
+        let needed = preflight::needed_host_bytes(backend, local.size_bytes);
         let reservation = self.shared.memory.reserve(&self.info.id, needed)?;
         Ok((local, reservation))
     }

@@ -74,7 +74,7 @@ async fn streamed(mut run: Run, options: StreamOptions) -> Result<Response, ApiE
         let frame = match first {
             Some(first) => first,
             None => match timeout(KEEP_ALIVE, run.next()).await {
-                Ok(event) => writer.write(&event?),
+                Ok(event) => told(&writer, &event?),
                 Err(_) => comment("keep-alive"),
             },
         };
@@ -86,6 +86,14 @@ async fn streamed(mut run: Run, options: StreamOptions) -> Result<Response, ApiE
         (header::HeaderName::from_static("x-accel-buffering"), "no"),
     ];
     Ok((head, Body::from_stream(frames)).into_response())
+}
+
+/// An error that can no longer be a status is logged here; one that can is logged with the status.
+fn told(writer: &ChunkWriter, event: &TaskEvent) -> Bytes {
+    if let TaskEvent::Error(envelope) = event {
+        tracing::warn!(error = %envelope.error, "a stream ended with an error");
+    }
+    writer.write(event)
 }
 
 /// What the stream begins with: all up to the worker's first word, or up to the time when the caller must hear something.

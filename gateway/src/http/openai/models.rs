@@ -12,7 +12,7 @@ use protocol::{ApiError, ErrorCode, ErrorEnvelope};
 use super::super::State;
 use crate::hives::Fleet;
 
-/// All models that can answer, whether they run or would be started.
+/// All models of all catalogs, those that would be fetched or started on first use included.
 #[utoipa::path(get, path = "/models", tag = "openai", responses((status = 200, body = ModelList)))]
 pub(in crate::http) async fn list(queen: State) -> Json<ModelList> {
     let fleet = queen.inference.hives.fleet();
