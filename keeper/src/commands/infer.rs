@@ -66,17 +66,14 @@ fn request(arguments: InferArgs) -> Result<TaskRequest, Failure> {
     Ok(TaskRequest {
         model: arguments.model,
         prompt: Some(prompt),
-        messages: None,
         max_tokens: arguments.max_tokens,
         temperature: arguments.temperature,
         top_p: arguments.top_p,
-        top_k: None,
         seed: arguments.seed,
         stop: (!arguments.stop.is_empty()).then_some(arguments.stop),
-        kind: protocol::task::TaskKind::default(),
-        priority: protocol::task::Priority::default(),
         deadline_ms: arguments.timeout.map(|seconds| seconds.saturating_mul(1000)),
         node: arguments.node,
+        ..TaskRequest::default()
     })
 }
 
