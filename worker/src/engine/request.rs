@@ -66,7 +66,8 @@ impl TryFrom<ExecuteRequest> for GenerationRequest {
             temperature: within("temperature", wire.temperature.unwrap_or(1.0), 0.0..=TEMPERATURE_MAX)?,
             top_p: within("top_p", wire.top_p.unwrap_or(1.0), f32::MIN_POSITIVE..=1.0)?,
             top_k: wire.top_k.unwrap_or(0) as usize,
-            seed: wire.seed.unwrap_or_else(rand::random),
+            // A chosen seed has 32 bits, so that it comes through readers that keep numbers as doubles.
+            seed: wire.seed.unwrap_or_else(|| u64::from(rand::random::<u32>())),
         };
         check_stop(&wire.stop)?;
         let request_id = wire.request_id;
