@@ -5,18 +5,18 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::serve::ListenerExt;
+use axum::{Json, Router};
 use futures::{StreamExt, stream};
 use protocol::TaskEvent;
 use protocol::events::{End, FinishReason, Started, Timings, Token, TokenUsage};
 use protocol::hive::{HiveEvent, HiveSnapshot, ModelEntry, ModelKind, Provider, WorkerInfo};
-use protocol::worker::{Backend, LoadProgress, LoadStage, WorkerState};
+use protocol::worker::{Backend, ExecuteRequest, LoadProgress, LoadStage, WorkerState};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -24,37 +24,30 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 /// The model that the fake worker has.
 pub const FAKE_MODEL: &str = "fake";
 
-/// A worker that sends pairs of tokens, the second of each 1 ms after the first.
+/// A worker that sends as many tokens as it is asked for, each 1 ms after the last.
 #[derive(Debug, Clone)]
 pub struct FakeWorker {
     port: u16,
-    written: Arc<Mutex<Vec<Instant>>>,
+    written: Written,
 }
 
-/// How many pairs of tokens an answer has, and how far apart they are.
-#[derive(Debug, Clone, Copy)]
-pub struct Pairs {
-    /// Pairs in an answer.
-    pub count: u32,
-    /// From one pair to the next.
-    pub pause: Duration,
-}
+/// When each token of the last answer was written.
+type Written = Arc<Mutex<Vec<Instant>>>;
 
-/// Between the two tokens of a pair.
-const WITHIN_PAIR: Duration = Duration::from_millis(1);
+/// From one token to the next.
+const PAUSE: Duration = Duration::from_millis(1);
 
 impl FakeWorker {
     /// Starts listening.
-    pub async fn start(pairs: Pairs) -> Self {
+    pub async fn start() -> Self {
         let (listener, port) = listen().await;
-        let written = Arc::new(Mutex::new(Vec::new()));
-        let state = (pairs, written.clone());
-        let router = Router::new().route("/v1/execute", post(execute)).with_state(state);
+        let written = Written::default();
+        let router = Router::new().route("/v1/execute", post(execute)).with_state(written.clone());
         tokio::spawn(axum::serve(nodelay(listener), router).into_future());
         Self { port, written }
     }
 
-    /// When each token was written.
+    /// When each token of the last answer was written.
     pub fn written(&self) -> Vec<Instant> {
         self.written.lock().unwrap().clone()
     }
@@ -79,29 +72,23 @@ impl FakeWorker {
     }
 }
 
-type Script = (Pairs, Arc<Mutex<Vec<Instant>>>);
-
-async fn execute(State((pairs, written)): State<Script>) -> Response {
+async fn execute(State(written): State<Written>, Json(request): Json<ExecuteRequest>) -> Response {
     let (sender, receiver) = mpsc::unbounded_channel();
+    let count = request.max_tokens.unwrap();
+    written.lock().unwrap().clear();
     tokio::spawn(async move {
         let started = Started { worker_id: "fake-worker".into(), prompt_tokens: 1, seed: 1 };
         let _ = sender.send(TaskEvent::Started(started));
-        let mut index = 0;
-        for _ in 0..pairs.count {
-            tokio::time::sleep(pairs.pause).await;
-            for pause in [Duration::ZERO, WITHIN_PAIR] {
-                tokio::time::sleep(pause).await;
-                written.lock().unwrap().push(Instant::now());
-                let _ = sender.send(TaskEvent::Token(Token { token: token_text(index), index }));
-                index += 1;
-            }
+        for index in 0..count {
+            tokio::time::sleep(PAUSE).await;
+            written.lock().unwrap().push(Instant::now());
+            let _ = sender.send(TaskEvent::Token(Token { token: token_text(index), index }));
         }
-        let usage = TokenUsage { prompt_tokens: 1, completion_tokens: index };
-        let timings = Timings::default();
-        let finish_reason = FinishReason::Stop;
+        let usage = TokenUsage { prompt_tokens: 1, completion_tokens: count };
+        let (finish_reason, timings) = (FinishReason::Length, Timings::default());
         let _ = sender.send(TaskEvent::End(End {
             done: true,
-            total_tokens: index,
+            total_tokens: count,
             finish_reason,
             usage,
             timings,

@@ -1,4 +1,4 @@
-//! One HTTP request over a connection of its own, for tests that cut it or look at when bytes come.
+//! HTTP requests over a connection of their own, for tests that cut it or look at when bytes come.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 
 const CHUNK_BYTES: usize = 16 * 1024;
 
-/// A request under way. Dropping it closes the connection.
+/// A connection with a request under way. Dropping it closes it.
 #[derive(Debug)]
 pub struct RawConnection {
     stream: TcpStream,
@@ -18,25 +18,32 @@ pub struct RawConnection {
 /// What has come, and when its last bytes did.
 #[derive(Debug, Clone)]
 pub struct Received {
-    /// Everything since the request.
+    /// Everything since the last request.
     pub text: String,
     /// When the last of it came.
     pub at: Instant,
 }
 
 impl RawConnection {
-    /// Sends a POST.
+    /// Connects and sends a POST.
     pub async fn post(url: &str, path: &str, body: &Value) -> Self {
         let address = url.strip_prefix("http://").unwrap();
-        let mut stream = TcpStream::connect(address).await.unwrap();
+        let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
+        let mut connection = Self { stream, received: Vec::new() };
+        connection.post_again(path, body).await;
+        connection
+    }
+
+    /// Sends another POST, once the answer to the last has come.
+    pub async fn post_again(&mut self, path: &str, body: &Value) {
         let body = body.to_string();
         let length = body.len();
         let request = format!(
-            "POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+            "POST {path} HTTP/1.1\r\nHost: rbee\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
         );
-        stream.write_all(request.as_bytes()).await.unwrap();
-        Self { stream, received: Vec::new() }
+        self.received.clear();
+        self.stream.write_all(request.as_bytes()).await.unwrap();
     }
 
     /// Waits until what came satisfies `is_enough`.
