@@ -106,7 +106,7 @@ pub(crate) struct InferArgs {
     /// 0 (always the likeliest token) to 2
     #[arg(long, value_name = "T")]
     pub(crate) temperature: Option<f32>,
-    /// Only the likeliest tokens that together have this probability, above 0 to 1
+    /// Only the likeliest tokens that together have this probability, 0 to 1
     #[arg(long, value_name = "P")]
     pub(crate) top_p: Option<f32>,
     /// The same seed and prompt give the same words

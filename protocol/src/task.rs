@@ -27,7 +27,7 @@ pub struct TaskRequest {
     /// 0 (greedy) to 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f32>,
-    /// Nucleus, above 0 to 1.
+    /// Nucleus, 0 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top_p: Option<f32>,
     /// Only this many of the likeliest tokens.

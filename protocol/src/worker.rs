@@ -108,7 +108,7 @@ pub struct ExecuteRequest {
     /// 0 (greedy) to 2; 1 if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f32>,
-    /// Nucleus: the smallest set of tokens that holds this probability, above 0 to 1; 1 if absent.
+    /// Nucleus: the smallest set of tokens that holds this probability, at least one of them; 0 to 1, 1 if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top_p: Option<f32>,
     /// Only this many of the likeliest tokens; 0 or absent means all.

@@ -1,9 +1,8 @@
 //! What the worker does for a caller, apart from how the caller asks: take a request, run it, cancel it, tell the state.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use protocol::worker::{Health, Message, Ready, WorkerState};
 use protocol::{ApiError, ErrorCode};
@@ -17,6 +16,8 @@ use crate::text::model::Language;
 
 /// Events that wait for a reader before its sequence pauses.
 const EVENTS_WAITING_MAX: usize = 64;
+/// A cancelled sequence has left its slot after this time, or never will.
+const FREE_WITHIN: Duration = Duration::from_secs(5);
 /// When a caller that found no free slot may try again: a few tokens' time.
 const BUSY_RETRY_MS: u64 = 250;
 
@@ -41,12 +42,19 @@ struct Loaded {
     language: Arc<Language>,
 }
 
-/// Running executions by their id.
+/// Executions by their id, each until its slot is free.
 #[derive(Debug, Default)]
-struct Running(Mutex<HashMap<String, CancellationToken>>);
+struct Running(Mutex<HashMap<String, Ending>>);
+
+/// How one execution is ended, and how it is known that it has.
+#[derive(Debug, Clone)]
+struct Ending {
+    cancel: CancellationToken,
+    freed: CancellationToken,
+}
 
 impl Running {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, CancellationToken>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Ending>> {
         // The map is whole after any panic: no operation on it has a middle.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -61,8 +69,7 @@ pub struct Execution {
     pub seed: u64,
     /// Its events; a finish or a failure is the last.
     pub events: mpsc::Receiver<Event>,
-    request_id: String,
-    running: Arc<Running>,
+    cancel: CancellationToken,
     stop: CancellationToken,
 }
 
@@ -78,9 +85,7 @@ impl Execution {
 
 impl Drop for Execution {
     fn drop(&mut self) {
-        if let Some(cancel) = self.running.lock().remove(&self.request_id) {
-            cancel.cancel();
-        }
+        self.cancel.cancel();
     }
 }
 
@@ -138,11 +143,15 @@ impl Service {
         let max_tokens = fit(prompt.len(), request.max_tokens, loaded.language.context_limit)?;
         let prompt_tokens = prompt.len() as u32;
         let cancel = CancellationToken::new();
-        let request_id = self.register(request.request_id, default_id, &cancel)?;
+        self.register(
+            request.request_id,
+            default_id,
+            Ending { cancel: cancel.clone(), freed: slot.freed() },
+        )?;
         let (sender, events) = mpsc::channel(EVENTS_WAITING_MAX);
         let seed = request.sampling.seed;
-        let (running, stop) = (self.running.clone(), self.stop.clone());
-        let execution = Execution { prompt_tokens, seed, events, request_id, running, stop };
+        let execution =
+            Execution { prompt_tokens, seed, events, cancel: cancel.clone(), stop: self.stop.clone() };
         loaded.engine.submit(Job {
             prompt,
             max_tokens,
@@ -156,35 +165,37 @@ impl Service {
         Ok(execution)
     }
 
-    fn register(
-        &self,
-        wanted: Option<String>,
-        default_id: String,
-        cancel: &CancellationToken,
-    ) -> Result<String, ApiError> {
+    fn register(&self, wanted: Option<String>, default_id: String, ending: Ending) -> Result<(), ApiError> {
         let chosen_by_caller = wanted.is_some();
-        let id = wanted.unwrap_or(default_id);
+        let mut id = wanted.unwrap_or(default_id);
+        let freed = ending.freed.clone();
         let mut running = self.running.lock();
-        match running.entry(id.clone()) {
-            Entry::Vacant(entry) => {
-                entry.insert(cancel.clone());
-                Ok(id)
+        if running.contains_key(&id) {
+            if chosen_by_caller {
+                return Err(ApiError::invalid(
+                    "request_id",
+                    "An execution with this 'request_id' is running.",
+                ));
             }
-            Entry::Occupied(_) if chosen_by_caller => {
-                Err(ApiError::invalid("request_id", "An execution with this 'request_id' is running."))
-            }
-            Entry::Occupied(_) => {
-                let id = uuid::Uuid::new_v4().to_string();
-                running.insert(id.clone(), cancel.clone());
-                Ok(id)
-            }
+            id = uuid::Uuid::new_v4().to_string();
         }
+        running.insert(id.clone(), ending);
+        drop(running);
+        let running = self.running.clone();
+        tokio::spawn(async move {
+            freed.cancelled().await;
+            running.lock().remove(&id);
+        });
+        Ok(())
     }
 
-    /// Cancels an execution; false if there is none of this id.
-    pub fn cancel(&self, request_id: &str) -> bool {
-        let running = self.running.lock();
-        running.get(request_id).inspect(|cancel| cancel.cancel()).is_some()
+    /// Cancels an execution and waits until its slot is free; false if there is none of this id.
+    pub async fn cancel(&self, request_id: &str) -> bool {
+        let Some(ending) = self.running.lock().get(request_id).cloned() else { return false };
+        ending.cancel.cancel();
+        // A step is short; only an engine that hangs does not free the slot, and its process is watched by the hive.
+        let _ = tokio::time::timeout(FREE_WITHIN, ending.freed.cancelled()).await;
+        true
     }
 
     /// The state on the wire.

@@ -28,7 +28,7 @@ pub struct ChatCompletionRequest {
     pub max_completion_tokens: Option<u32>,
     /// 0 (greedy) to 2; 1 if absent.
     pub temperature: Option<f32>,
-    /// Nucleus, above 0 to 1; 1 if absent.
+    /// Nucleus, 0 to 1; 1 if absent.
     pub top_p: Option<f32>,
     /// rbee: only this many of the likeliest tokens.
     pub top_k: Option<u32>,

@@ -64,7 +64,7 @@ impl TryFrom<ExecuteRequest> for GenerationRequest {
         };
         let sampling = Sampling {
             temperature: within("temperature", wire.temperature.unwrap_or(1.0), 0.0..=TEMPERATURE_MAX)?,
-            top_p: within("top_p", wire.top_p.unwrap_or(1.0), f32::MIN_POSITIVE..=1.0)?,
+            top_p: within("top_p", wire.top_p.unwrap_or(1.0), 0.0..=1.0)?,
             top_k: wire.top_k.unwrap_or(0) as usize,
             // A chosen seed has 32 bits, so that it comes through readers that keep numbers as doubles.
             seed: wire.seed.unwrap_or_else(|| u64::from(rand::random::<u32>())),
@@ -83,8 +83,8 @@ fn within(name: &str, value: f32, range: std::ops::RangeInclusive<f32>) -> Resul
     if range.contains(&value) {
         return Ok(value);
     }
-    let lowest = if *range.start() > 0.0 { "above 0".to_owned() } else { format!("from {}", range.start()) };
-    Err(ApiError::invalid(name, format!("'{name}' must be {lowest} to {}; it is {value}.", range.end())))
+    let message = format!("'{name}' must be from {} to {}; it is {value}.", range.start(), range.end());
+    Err(ApiError::invalid(name, message))
 }
 
 fn check_stop(stop: &[String]) -> Result<(), ApiError> {
@@ -122,7 +122,7 @@ mod tests {
             (serde_json::json!({"prompt": "a", "messages": [{"role": "user", "content": "b"}]}), "prompt"),
             (serde_json::json!({"prompt": "a", "temperature": 2.1}), "temperature"),
             (serde_json::json!({"prompt": "a", "temperature": -0.1}), "temperature"),
-            (serde_json::json!({"prompt": "a", "top_p": 0.0}), "top_p"),
+            (serde_json::json!({"prompt": "a", "top_p": -0.1}), "top_p"),
             (serde_json::json!({"prompt": "a", "top_p": 1.5}), "top_p"),
             (serde_json::json!({"prompt": "a", "stop": vec!["x"; 17]}), "stop"),
             (serde_json::json!({"prompt": "a", "stop": ["x", ""]}), "stop[1]"),

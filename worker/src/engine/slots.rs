@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 /// The slots of one worker. Clones share them.
 #[derive(Debug, Clone)]
@@ -31,12 +32,22 @@ impl Changes {
 #[derive(Debug)]
 pub struct SlotGuard {
     changes: Arc<Changes>,
-    _permit: OwnedSemaphorePermit,
+    permit: Option<OwnedSemaphorePermit>,
+    freed: CancellationToken,
+}
+
+impl SlotGuard {
+    /// Is cancelled when the slot is free again.
+    pub fn freed(&self) -> CancellationToken {
+        self.freed.clone()
+    }
 }
 
 impl Drop for SlotGuard {
     fn drop(&mut self) {
         self.changes.note();
+        self.permit = None;
+        self.freed.cancel();
     }
 }
 
@@ -61,7 +72,11 @@ impl Slots {
     pub fn take(&self) -> Option<SlotGuard> {
         let permit = self.free.clone().try_acquire_owned().ok()?;
         self.changes.note();
-        Some(SlotGuard { changes: self.changes.clone(), _permit: permit })
+        Some(SlotGuard {
+            changes: self.changes.clone(),
+            permit: Some(permit),
+            freed: CancellationToken::new(),
+        })
     }
 
     /// Milliseconds since a slot was last taken or freed.
@@ -82,7 +97,10 @@ mod tests {
         let _second = slots.take().unwrap();
         assert!(slots.take().is_none());
         assert_eq!(slots.available(), 0);
+        let freed = first.freed();
+        assert!(!freed.is_cancelled());
         drop(first);
+        assert!(freed.is_cancelled());
         assert_eq!(slots.available(), 1);
         assert!(slots.take().is_some());
     }

@@ -54,13 +54,13 @@ pub(super) async fn execute(
     post,
     path = "/v1/cancel",
     request_body = CancelRequest,
-    responses((status = 200, description = "Whether such an execution was running", body = CancelResponse))
+    responses((status = 200, description = "Whether such an execution was running; its slot is free now", body = CancelResponse))
 )]
 pub(super) async fn cancel(
     State(service): State<Arc<Service>>,
     Json(body): Json<CancelRequest>,
 ) -> Json<CancelResponse> {
-    Json(CancelResponse { cancelled: service.cancel(&body.request_id) })
+    Json(CancelResponse { cancelled: service.cancel(&body.request_id).await })
 }
 
 /// The execution's events as the wire knows them. Dropping the stream cancels the execution.
