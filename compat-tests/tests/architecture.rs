@@ -20,7 +20,7 @@ const EDGES: [(&str, &[&str]); 8] = [
     ("gateway", &["client", "daemon", "protocol"]),
     ("hive-agent", &["client", "daemon", "protocol"]),
     ("worker", &["daemon", "protocol"]),
-    ("keeper", &["client", "protocol"]),
+    ("keeper", &["client", "daemon", "protocol"]),
     ("compat-tests", &["client", "protocol"]),
 ];
 

@@ -1,5 +1,6 @@
 //! The queen from start to end.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -50,7 +51,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     });
     let router = http::router(queen, settings.token.clone());
     let url = format!("http://{address}");
-    let runtime_file = RuntimeFile::write(lock, &settings.data_dir, &url)?;
+    let runtime_file = RuntimeFile::write(lock, &settings.data_dir, &local_url(address))?;
     announce(&url);
     tokio::spawn(cut_after(stop.clone(), settings.drain_grace, cut.clone()));
     daemon::serve::serve(listener, router, stop, settings.drain_grace + CLOSE_WITHIN).await?;
@@ -86,6 +87,16 @@ fn connect_local_hive(
     let link = Link { node: NodeName::from(LOCAL_NODE), url, token: settings.hive_token.clone() };
     tasks.spawn(link.follow(hives.clone(), stop.clone()));
     Ok(())
+}
+
+/// Where this machine's own clients reach the queen: an address that stands for all is none to connect to.
+fn local_url(address: SocketAddr) -> String {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    format!("http://{}", SocketAddr::new(ip, address.port()))
 }
 
 /// Ends running requests when the grace is over.

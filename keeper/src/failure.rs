@@ -52,6 +52,12 @@ impl Failure {
     }
 }
 
+impl From<daemon::config::ConfigError> for Failure {
+    fn from(error: daemon::config::ConfigError) -> Self {
+        Self::usage(error.to_string())
+    }
+}
+
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0.message)

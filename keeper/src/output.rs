@@ -146,9 +146,9 @@ impl DownloadView {
             DownloadStage::Unpacking => "unpacking",
             DownloadStage::Verifying => "verifying",
         };
+        self.bar.set_message(format!("{doing} {}", progress.reference));
         self.bar.set_length(progress.total_bytes);
         self.bar.set_position(progress.bytes_downloaded);
-        self.bar.set_message(format!("{doing} {}", progress.reference));
         let is_new_stage = self.stage.replace(progress.stage) != Some(progress.stage);
         if self.on_terminal {
             return;

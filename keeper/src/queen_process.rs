@@ -1,6 +1,6 @@
 //! The queen as a process: finding the one that runs, starting one, ending one.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use client::HttpClient;
 use client::gateway::GatewayClient;
 use protocol::queen::QueenHealth;
-use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde::Deserialize;
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::sleep;
@@ -19,7 +19,7 @@ use crate::failure::Failure;
 
 /// A queen and her hive start within a second or two; this bound is for a machine that is short of everything.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
-/// A queen told to stop ends her hive and workers in turn, each of which has 10 s.
+/// A queen told to stop lets requests end, then ends her hive and its workers: within 10 s in all.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// A queen on this machine that takes longer to say how she is, does not answer.
@@ -27,6 +27,8 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 /// Lines of the log that are shown when she ends by herself, and the bytes in which they are looked for.
 const TAIL_LINES: usize = 20;
 const TAIL_BYTES: u64 = 16 * 1024;
+/// A log that is larger than this when a queen is started makes room for a new one; the last one before is kept.
+const LOG_BYTES: u64 = 8 * 1024 * 1024;
 
 /// What a running queen writes to her data directory.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -40,7 +42,7 @@ pub(crate) struct QueenFile {
 pub(crate) enum Found {
     /// She answers.
     Running(QueenFile, QueenHealth),
-    /// A process with her number exists, but it does not answer as she would.
+    /// One works on the data directory, but she does not answer.
     Silent(QueenFile),
     /// None runs.
     Nobody,
@@ -60,7 +62,7 @@ pub(crate) async fn find(settings: &Settings) -> Found {
     let Some(file) = read_file(&settings.queen_file()) else { return Found::Nobody };
     match health(settings, &file.url).await {
         Some(health) if health.pid == file.pid => Found::Running(file, health),
-        _ if exists(file.pid) => Found::Silent(file),
+        _ if holds_the_lock(&settings.data_dir) => Found::Silent(file),
         // She was killed before she could remove her file.
         _ => Found::Nobody,
     }
@@ -173,7 +175,7 @@ impl Queen {
 }
 
 /// Tells a queen that another process started to stop, and waits until she is gone.
-pub(crate) async fn stop(file: &QueenFile, health: &QueenHealth) -> Result<(), Failure> {
+pub(crate) async fn stop(settings: &Settings, file: &QueenFile, health: &QueenHealth) -> Result<(), Failure> {
     let pid = pid(file.pid)?;
     // Told a second time, a queen ends at once and in no order.
     if health.status != "draining" {
@@ -183,7 +185,7 @@ pub(crate) async fn stop(file: &QueenFile, health: &QueenHealth) -> Result<(), F
         })?;
     }
     let deadline = Instant::now() + STOP_TIMEOUT;
-    while exists(file.pid) {
+    while holds_the_lock(&settings.data_dir) {
         if Instant::now() > deadline {
             let _ = kill_process_group(pid, Signal::KILL);
             return Err(Failure::queen(format!(
@@ -209,6 +211,12 @@ fn command(settings: &Settings, lifetime: Lifetime) -> Command {
     if let Some(bind) = settings.bind {
         command.args(["--bind", &bind.to_string()]);
     }
+    if let Some(backend) = settings.backend {
+        command.args(["--backend", backend.as_str()]);
+    }
+    if let Some(gpu) = settings.gpu {
+        command.args(["--gpu", &gpu.to_string()]);
+    }
     if let Some(level) = &settings.log_level {
         command.args(["--log-level", level]);
     }
@@ -227,6 +235,9 @@ fn open_log(settings: &Settings) -> Result<File, Failure> {
     let path = settings.queen_log();
     let open = || {
         std::fs::create_dir_all(settings.data_dir.join("logs"))?;
+        if path.metadata().is_ok_and(|log| log.len() > LOG_BYTES) {
+            std::fs::rename(&path, path.with_extension("log.old"))?;
+        }
         OpenOptions::new().create(true).append(true).open(&path)
     };
     open().map_err(|error| {
@@ -254,9 +265,11 @@ fn pid(pid: u32) -> Result<Pid, Failure> {
         .ok_or_else(|| Failure::queen(format!("queen.json names process {pid}, which cannot be")))
 }
 
-/// Whether a process with this number exists, whoever it belongs to.
-fn exists(number: u32) -> bool {
-    pid(number).is_ok_and(|pid| !matches!(test_kill_process(pid), Err(rustix::io::Errno::SRCH)))
+/// Whether a queen works on the data directory. Her lock tells, not her process id: a process that nobody has waited
+/// for keeps its id after its end.
+fn holds_the_lock(data_dir: &Path) -> bool {
+    let Ok(lock) = File::open(data_dir.join("queen.lock")) else { return false };
+    matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock))
 }
 
 #[cfg(test)]
@@ -276,9 +289,14 @@ mod tests {
     }
 
     #[test]
-    fn processes_are_told_apart_from_numbers() {
-        assert!(exists(std::process::id()));
-        assert!(!exists(0));
-        assert!(!exists(u32::MAX));
+    fn a_queen_is_there_for_as_long_as_her_lock_is() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!holds_the_lock(dir.path()));
+        let lock = File::create(dir.path().join("queen.lock")).unwrap();
+        assert!(!holds_the_lock(dir.path()));
+        lock.lock().unwrap();
+        assert!(holds_the_lock(dir.path()));
+        drop(lock);
+        assert!(!holds_the_lock(dir.path()));
     }
 }

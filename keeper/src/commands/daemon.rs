@@ -65,7 +65,7 @@ pub(crate) async fn start_in_background(
 pub(crate) async fn stop(settings: &Settings, output: Output) -> Result<ExitCode, Failure> {
     match queen_process::find(settings).await {
         Found::Running(file, health) => {
-            queen_process::stop(&file, &health).await?;
+            queen_process::stop(settings, &file, &health).await?;
             output.answer(&Status::NOBODY, || {
                 format!("the queen at {} and all that she started are stopped", file.url)
             })?;
