@@ -40,9 +40,14 @@ impl WorkerClient {
         self.0.get_events("/v1/loading/progress", &[]).await.map(LoadEvents)
     }
 
-    /// Tells it to end.
+    /// Tells it to end, whatever runs.
     pub async fn shutdown(&self) -> Result<serde_json::Value, Error> {
         self.0.post("/v1/admin/shutdown", &serde_json::json!({})).await
+    }
+
+    /// Tells it to end unless a slot is taken; one that is busy answers with an error that is an `ALL_SLOTS_BUSY`.
+    pub async fn shutdown_if_idle(&self) -> Result<serde_json::Value, Error> {
+        self.0.post("/v1/admin/shutdown?if_idle=true", &serde_json::json!({})).await
     }
 }
 

@@ -170,7 +170,7 @@ impl Service {
         let mut id = wanted.unwrap_or(default_id);
         let freed = ending.freed.clone();
         let mut running = self.running.lock();
-        if running.contains_key(&id) {
+        if running.get(&id).is_some_and(|other| !other.freed.is_cancelled()) {
             if chosen_by_caller {
                 return Err(ApiError::invalid(
                     "request_id",
@@ -184,7 +184,11 @@ impl Service {
         let running = self.running.clone();
         tokio::spawn(async move {
             freed.cancelled().await;
-            running.lock().remove(&id);
+            let mut running = running.lock();
+            // A newer execution may have taken the id over; it is not free yet.
+            if running.get(&id).is_some_and(|ending| ending.freed.is_cancelled()) {
+                running.remove(&id);
+            }
         });
         Ok(())
     }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use client::worker::WorkerClient;
+use protocol::ErrorCode;
 use protocol::worker::{Health, LoadProgress, LoadStage};
 
 /// Health is asked for this often.
@@ -81,7 +82,9 @@ pub(super) async fn watch(
                 misses = 0;
                 tell(&health);
                 match idle_timeout.map(|timeout| idle_left(&health, timeout)) {
-                    Some(Duration::ZERO) => return Verdict::Idle,
+                    // A request that came in the meantime keeps the worker; it is asked, since it alone knows.
+                    Some(Duration::ZERO) if agrees_to_end(client).await => return Verdict::Idle,
+                    Some(Duration::ZERO) => RETRY_EVERY,
                     Some(left) => left.min(POLL_EVERY),
                     None => POLL_EVERY,
                 }
@@ -94,6 +97,13 @@ pub(super) async fn watch(
         };
         tokio::time::sleep(pause).await;
     }
+}
+
+async fn agrees_to_end(client: &WorkerClient) -> bool {
+    !matches!(
+        tokio::time::timeout(ANSWER_TIMEOUT, client.shutdown_if_idle()).await,
+        Ok(Err(client::Error::Api(error))) if error.code == ErrorCode::AllSlotsBusy
+    )
 }
 
 /// How long the worker may stay idle still.

@@ -152,6 +152,10 @@ impl Supervisor {
         };
         let was_loading = self.info.state == WorkerState::Loading;
         match cause {
+            // It was told to end: by the idle timeout, whose answer its exit may overtake, or by somebody else.
+            Cause::Exit(exit) if !was_loading && exit.status.is_some_and(|status| status.success()) => {
+                RunEnd::Stopped
+            }
             Cause::Exit(exit) => RunEnd::Failed(read_exit(&exit, was_loading)),
             Cause::Stop => self.end(&mut process, &client).await,
             Cause::Verdict(Verdict::Idle) => {

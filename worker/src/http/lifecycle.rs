@@ -3,17 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::sse::Event as SseEvent;
 use axum::response::{IntoResponse, Response};
-use daemon::http::{Json, event_stream, sse_event};
+use daemon::http::{Failure, Json, event_stream, sse_event};
 use futures::{Stream, stream};
-use protocol::ApiError;
 use protocol::worker::{Health, LoadProgress, Ready};
-use serde::Serialize;
+use protocol::{ApiError, ErrorCode, ErrorEnvelope};
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::lifecycle::{Phase, Status};
 use crate::service::Service;
@@ -64,16 +64,35 @@ pub(super) async fn loading_progress(State(service): State<Arc<Service>>) -> Res
     event_stream(progress_events(service.lifecycle.watch()), KEEP_ALIVE)
 }
 
+/// How a worker is told to end.
+#[derive(Debug, Deserialize, IntoParams)]
+pub(super) struct ShutdownQuery {
+    /// Only if no slot is taken.
+    #[serde(default)]
+    if_idle: bool,
+}
+
 /// Ends the worker: running requests get an error event, the process exits with code 0
 #[utoipa::path(
     post,
     path = "/v1/admin/shutdown",
-    responses((status = 200, description = "The worker is stopping", body = Ready))
+    params(ShutdownQuery),
+    responses(
+        (status = 200, description = "The worker is stopping", body = Ready),
+        (status = 503, description = "With `if_idle`: a slot is taken, and the worker goes on", body = ErrorEnvelope),
+    )
 )]
-pub(super) async fn shutdown(State(service): State<Arc<Service>>) -> Json<Ready> {
+pub(super) async fn shutdown(
+    State(service): State<Arc<Service>>,
+    Query(query): Query<ShutdownQuery>,
+) -> Result<Json<Ready>, Failure> {
+    if query.if_idle && service.slots().available() < service.slots().total() {
+        let message = "The worker is not idle, so it goes on.";
+        return Err(ApiError::new(ErrorCode::AllSlotsBusy, message).into());
+    }
     service.lifecycle.stopping();
     service.stop.cancel();
-    Json(service.ready())
+    Ok(Json(service.ready()))
 }
 
 fn progress_events(receiver: watch::Receiver<Status>) -> impl Stream<Item = SseEvent> {

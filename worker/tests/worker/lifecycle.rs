@@ -143,6 +143,35 @@ fn a_caller_that_leaves_frees_its_slot() {
 }
 
 #[test]
+fn told_to_stop_if_idle_a_busy_worker_goes_on_and_an_idle_one_stops() {
+    let model = slow_model();
+    let mut worker = Worker::ready(&model.path, &[]);
+    let mut events = worker.events("/v1/execute", Some(&endless()));
+    events.await_named("token");
+    let refusal = worker.post("/v1/admin/shutdown?if_idle=true", &json!({})).json();
+    assert_eq!(refusal["error"]["code"], "ALL_SLOTS_BUSY");
+    events.await_named("token");
+    events.leave();
+    wait_until("free", || worker.free_slots() == 4);
+    assert_eq!(worker.post("/v1/admin/shutdown?if_idle=true", &json!({})).json()["state"], "stopping");
+    assert_eq!(worker.wait().code(), Some(0));
+}
+
+#[test]
+fn a_cancel_is_answered_when_the_slot_is_free() {
+    let model = slow_model();
+    let worker = Worker::ready(&model.path, &["--slots", "1"]);
+    for _ in 0..20 {
+        let mut request = endless();
+        request["request_id"] = json!("mine");
+        let mut events = worker.events("/v1/execute", Some(&request));
+        events.await_named("token");
+        assert_eq!(worker.post("/v1/cancel", &json!({"request_id": "mine"})).json()["cancelled"], true);
+        assert_eq!(worker.free_slots(), 1);
+    }
+}
+
+#[test]
 fn told_to_stop_it_ends_the_streams_with_an_error_and_itself_with_0() {
     let model = slow_model();
     for order in ["SIGTERM", "shutdown", "parent"] {
