@@ -7,7 +7,7 @@ use protocol::hive::HiveHealth;
 use super::App;
 
 /// Tells that the hive is there
-#[utoipa::path(get, path = "/health", responses((status = 200, body = HiveHealth)))]
+#[utoipa::path(get, path = "/health", responses((status = 200, description = "The answer", body = HiveHealth)))]
 pub(super) async fn health(State(app): State<App>) -> Json<HiveHealth> {
     Json(app.health)
 }

@@ -12,7 +12,7 @@ use tokio_stream::wrappers::BroadcastStream;
 use super::{App, KEEP_ALIVE};
 
 /// Lists the models that this hive has or knows how to fetch
-#[utoipa::path(get, path = "/v1/models/list", responses((status = 200, body = ModelList)))]
+#[utoipa::path(get, operation_id = "list_models", path = "/v1/models/list", responses((status = 200, description = "The answer", body = ModelList)))]
 pub(super) async fn list(State(app): State<App>) -> Json<ModelList> {
     Json(ModelList { models: app.board.models() })
 }
@@ -21,7 +21,7 @@ pub(super) async fn list(State(app): State<App>) -> Json<ModelList> {
 ///
 /// Requests for one model share one download. It goes on for as long as one of them is connected.
 #[utoipa::path(
-    post,
+    post, operation_id = "download_model",
     path = "/v1/models/download",
     request_body = DownloadRequest,
     responses(

@@ -13,7 +13,7 @@ use super::App;
 /// The answer comes at once, with the worker loading; the model is fetched first if it is not here. How it goes is told
 /// by /v1/events.
 #[utoipa::path(
-    post,
+    post, operation_id = "spawn_worker",
     path = "/v1/workers/spawn",
     request_body = SpawnRequest,
     responses(
@@ -32,14 +32,14 @@ pub(super) async fn spawn(
 }
 
 /// Lists all workers, those that failed included
-#[utoipa::path(get, path = "/v1/workers/list", responses((status = 200, body = WorkerList)))]
+#[utoipa::path(get, operation_id = "list_workers", path = "/v1/workers/list", responses((status = 200, description = "The answer", body = WorkerList)))]
 pub(super) async fn list(State(app): State<App>) -> Json<WorkerList> {
     Json(WorkerList { workers: app.board.workers() })
 }
 
 /// Takes a worker's word that it listens
 #[utoipa::path(
-    post,
+    post, operation_id = "worker_ready",
     path = "/v1/workers/ready",
     request_body = WorkerReady,
     responses(
@@ -60,7 +60,7 @@ pub(super) async fn ready(
 ///
 /// The answer comes at once; the worker is gone when /v1/events says so.
 #[utoipa::path(
-    post,
+    post, operation_id = "shutdown_worker",
     path = "/v1/workers/shutdown",
     request_body = WorkerShutdown,
     responses(

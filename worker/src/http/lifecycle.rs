@@ -22,7 +22,7 @@ use crate::service::Service;
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// Tells who this is and how it does
-#[utoipa::path(get, path = "/v1/health", responses((status = 200, body = Health)))]
+#[utoipa::path(get, path = "/v1/health", responses((status = 200, description = "The answer", body = Health)))]
 pub(super) async fn health(State(service): State<Arc<Service>>) -> Json<Health> {
     Json(service.health())
 }
