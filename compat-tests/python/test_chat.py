@@ -48,6 +48,10 @@ def test_a_seed_repeats_an_answer_and_another_seed_does_not(ask):
     assert len(set(answers.values())) > 1
 
 
+def test_top_p_zero_is_greedy(ask):
+    assert text(ask(temperature=1, top_p=0)) == text(ask())
+
+
 @pytest.mark.parametrize("seed", [0, -1, 2**63 - 1, -(2**63), 2**64 - 1])
 def test_every_integer_is_a_seed(ask, seed):
     assert ask(seed=seed, max_tokens=1).usage.completion_tokens == 1

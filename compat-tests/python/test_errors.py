@@ -32,7 +32,7 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "ob
     [
         ("temperature", 3),
         ("temperature", -0.1),
-        ("top_p", 0),
+        ("top_p", -0.1),
         ("top_p", 1.5),
         ("n", 2),
         ("stop", ["a", "b", "c", "d", "e"]),

@@ -6,7 +6,10 @@ use protocol::queen::QueenHealth;
 use super::State;
 
 /// Whether the server takes requests.
-#[utoipa::path(get, path = "/health", tag = "health", responses((status = 200, description = "The answer", body = QueenHealth)))]
+#[utoipa::path(
+    get, path = "/health", tag = "health",
+    responses((status = 200, description = "The answer", body = QueenHealth))
+)]
 pub(super) async fn health(queen: State) -> Json<QueenHealth> {
     let fleet = queen.inference.hives.fleet();
     Json(QueenHealth {

@@ -13,9 +13,14 @@ use super::State;
 
 /// Fetch a model, or tell that it is there. The events are `progress` (protocol DownloadProgress), then one `done`
 /// (ModelEntry) or one `error`.
-#[utoipa::path(post, operation_id = "pull_model", path = "/models/pull", tag = "models", request_body = PullRequest,
-    responses((status = 200, description = "Server-sent events", content_type = "text/event-stream"),
-              (status = 503, description = "No capacity now; retry-after tells when", body = ErrorEnvelope)))]
+#[utoipa::path(
+    post, path = "/models/pull", operation_id = "pull_model", tag = "models",
+    request_body = PullRequest,
+    responses(
+        (status = 200, description = "Server-sent events", content_type = "text/event-stream"),
+        (status = 503, description = "No capacity now; retry-after tells when", body = ErrorEnvelope),
+    )
+)]
 pub(super) async fn pull(queen: State, Json(body): Json<PullRequest>) -> Result<Response, Failure> {
     let hives = &queen.inference.hives;
     let fleet = hives.fleet();

@@ -16,9 +16,17 @@ use super::State;
 use crate::inference::task_request;
 
 /// Submit a task. It is queued at once and runs whether or not anyone reads its events.
-#[utoipa::path(post, operation_id = "submit_task", path = "/tasks", tag = "tasks", request_body = TaskRequest,
-    responses((status = 202, description = "Accepted", body = TaskAccepted), (status = 400, description = "The request is not valid", body = ErrorEnvelope), (status = 404, description = "There is no such thing", body = ErrorEnvelope),
-              (status = 429, description = "The queue is full", body = ErrorEnvelope), (status = 503, description = "No capacity now; retry-after tells when", body = ErrorEnvelope)))]
+#[utoipa::path(
+    post, path = "/tasks", operation_id = "submit_task", tag = "tasks",
+    request_body = TaskRequest,
+    responses(
+        (status = 202, description = "Accepted", body = TaskAccepted),
+        (status = 400, description = "The request is not valid", body = ErrorEnvelope),
+        (status = 404, description = "There is no such thing", body = ErrorEnvelope),
+        (status = 429, description = "The queue is full", body = ErrorEnvelope),
+        (status = 503, description = "No capacity now; retry-after tells when", body = ErrorEnvelope),
+    )
+)]
 pub(super) async fn submit(
     queen: State,
     request_headers: HeaderMap,
@@ -48,15 +56,27 @@ pub(super) async fn submit(
 }
 
 /// How a task stands.
-#[utoipa::path(get, operation_id = "get_task", path = "/tasks/{job_id}", tag = "tasks", params(("job_id" = String, Path)),
-    responses((status = 200, description = "The answer", body = TaskView), (status = 404, description = "There is no such thing", body = ErrorEnvelope)))]
+#[utoipa::path(
+    get, path = "/tasks/{job_id}", operation_id = "get_task", tag = "tasks",
+    params(("job_id" = String, Path)),
+    responses(
+        (status = 200, description = "The answer", body = TaskView),
+        (status = 404, description = "There is no such thing", body = ErrorEnvelope),
+    )
+)]
 pub(super) async fn get(queen: State, Path(job_id): Path<JobId>) -> Result<Json<TaskView>, Failure> {
     Ok(Json(queen.jobs.get(&job_id)?.view()))
 }
 
 /// Cancel a task. Cancelling one that has ended changes nothing.
-#[utoipa::path(post, operation_id = "cancel_task", path = "/tasks/{job_id}/cancel", tag = "tasks", params(("job_id" = String, Path)),
-    responses((status = 200, description = "The answer", body = TaskView), (status = 404, description = "There is no such thing", body = ErrorEnvelope)))]
+#[utoipa::path(
+    post, path = "/tasks/{job_id}/cancel", operation_id = "cancel_task", tag = "tasks",
+    params(("job_id" = String, Path)),
+    responses(
+        (status = 200, description = "The answer", body = TaskView),
+        (status = 404, description = "There is no such thing", body = ErrorEnvelope),
+    )
+)]
 pub(super) async fn cancel(queen: State, Path(job_id): Path<JobId>) -> Result<Json<TaskView>, Failure> {
     let job = queen.jobs.get(&job_id)?;
     job.cancel().await;
@@ -64,18 +84,28 @@ pub(super) async fn cancel(queen: State, Path(job_id): Path<JobId>) -> Result<Js
 }
 
 /// The same as POST /v2/tasks/{job_id}/cancel.
-#[utoipa::path(delete, operation_id = "delete_task", path = "/tasks/{job_id}", tag = "tasks", params(("job_id" = String, Path)),
-    responses((status = 200, description = "The answer", body = TaskView), (status = 404, description = "There is no such thing", body = ErrorEnvelope)))]
+#[utoipa::path(
+    delete, path = "/tasks/{job_id}", operation_id = "delete_task", tag = "tasks",
+    params(("job_id" = String, Path)),
+    responses(
+        (status = 200, description = "The answer", body = TaskView),
+        (status = 404, description = "There is no such thing", body = ErrorEnvelope),
+    )
+)]
 pub(super) async fn delete(queen: State, path: Path<JobId>) -> Result<Json<TaskView>, Failure> {
     cancel(queen, path).await
 }
 
 /// A task's events: `queued`, `narration`, `started`, `token`, then one `end` or one `error`. They begin with the first,
 /// or after the one that Last-Event-ID names; many readers may follow one task.
-#[utoipa::path(get, operation_id = "task_events", path = "/tasks/{job_id}/events", tag = "tasks",
+#[utoipa::path(
+    get, path = "/tasks/{job_id}/events", operation_id = "task_events", tag = "tasks",
     params(("job_id" = String, Path), ("last-event-id" = Option<u64>, Header)),
-    responses((status = 200, description = "Server-sent events", content_type = "text/event-stream"),
-              (status = 404, description = "There is no such thing", body = ErrorEnvelope)))]
+    responses(
+        (status = 200, description = "Server-sent events", content_type = "text/event-stream"),
+        (status = 404, description = "There is no such thing", body = ErrorEnvelope),
+    )
+)]
 pub(super) async fn events(
     queen: State,
     Path(job_id): Path<JobId>,

@@ -10,13 +10,19 @@ use protocol::{ApiError, ErrorCode};
 use super::State;
 
 /// All workers of all hives.
-#[utoipa::path(get, operation_id = "list_workers", path = "/workers/list", tag = "workers", responses((status = 200, description = "The answer", body = WorkerList)))]
+#[utoipa::path(
+    get, path = "/workers/list", operation_id = "list_workers", tag = "workers",
+    responses((status = 200, description = "The answer", body = WorkerList))
+)]
 pub(super) async fn list(queen: State) -> Json<WorkerList> {
     Json(WorkerList { workers: workers(&queen) })
 }
 
 /// Whether each worker takes requests.
-#[utoipa::path(get, operation_id = "workers_health", path = "/workers/health", tag = "workers", responses((status = 200, description = "The answer", body = WorkersHealth)))]
+#[utoipa::path(
+    get, path = "/workers/health", operation_id = "workers_health", tag = "workers",
+    responses((status = 200, description = "The answer", body = WorkersHealth))
+)]
 pub(super) async fn health(queen: State) -> Json<WorkersHealth> {
     let report = |worker: WorkerInfo| WorkerHealth {
         healthy: worker.state.takes_requests(),
@@ -28,8 +34,14 @@ pub(super) async fn health(queen: State) -> Json<WorkersHealth> {
 }
 
 /// Stop a worker; running requests on it end with an error.
-#[utoipa::path(post, operation_id = "shutdown_worker", path = "/workers/shutdown", tag = "workers", request_body = WorkerShutdown,
-    responses((status = 200, description = "It is ending"), (status = 404, description = "There is no such thing", body = ErrorEnvelope)))]
+#[utoipa::path(
+    post, path = "/workers/shutdown", operation_id = "shutdown_worker", tag = "workers",
+    request_body = WorkerShutdown,
+    responses(
+        (status = 200, description = "It is ending"),
+        (status = 404, description = "There is no such thing", body = ErrorEnvelope),
+    )
+)]
 pub(super) async fn shutdown(
     queen: State,
     Json(body): Json<WorkerShutdown>,

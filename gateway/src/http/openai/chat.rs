@@ -29,10 +29,19 @@ const HEAD_WAITS: Duration = Duration::from_secs(2);
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// Answer a conversation. With `stream`, the answer is a stream of `chat.completion.chunk`s that ends with `[DONE]`.
-#[utoipa::path(post, operation_id = "create_chat_completion", path = "/chat/completions", tag = "openai", request_body = ChatCompletionRequest,
-    responses((status = 200, description = "The answer", body = ChatCompletion), (status = 400, description = "The request is not valid", body = ErrorEnvelope), (status = 401, description = "No valid credential", body = ErrorEnvelope),
-              (status = 404, description = "There is no such thing", body = ErrorEnvelope), (status = 429, description = "The queue is full", body = ErrorEnvelope), (status = 503, description = "No capacity now; retry-after tells when", body = ErrorEnvelope),
-              (status = 504, description = "The deadline has passed", body = ErrorEnvelope)))]
+#[utoipa::path(
+    post, path = "/chat/completions", operation_id = "create_chat_completion", tag = "openai",
+    request_body = ChatCompletionRequest,
+    responses(
+        (status = 200, description = "The answer", body = ChatCompletion),
+        (status = 400, description = "The request is not valid", body = ErrorEnvelope),
+        (status = 401, description = "No valid credential", body = ErrorEnvelope),
+        (status = 404, description = "There is no such thing", body = ErrorEnvelope),
+        (status = 429, description = "The queue is full", body = ErrorEnvelope),
+        (status = 503, description = "No capacity now; retry-after tells when", body = ErrorEnvelope),
+        (status = 504, description = "The deadline has passed", body = ErrorEnvelope),
+    )
+)]
 pub(in crate::http) async fn create(
     queen: State,
     headers: HeaderMap,

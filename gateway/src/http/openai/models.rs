@@ -13,7 +13,10 @@ use super::super::State;
 use crate::hives::Fleet;
 
 /// All models of all catalogs, those that would be fetched or started on first use included.
-#[utoipa::path(get, operation_id = "list_models", path = "/models", tag = "openai", responses((status = 200, description = "The answer", body = ModelList)))]
+#[utoipa::path(
+    get, path = "/models", operation_id = "list_models", tag = "openai",
+    responses((status = 200, description = "The answer", body = ModelList))
+)]
 pub(in crate::http) async fn list(queen: State) -> Json<ModelList> {
     let fleet = queen.inference.hives.fleet();
     let names: BTreeMap<&str, &ModelEntry> = fleet
@@ -26,8 +29,14 @@ pub(in crate::http) async fn list(queen: State) -> Json<ModelList> {
 }
 
 /// One model. A name may hold slashes.
-#[utoipa::path(get, operation_id = "retrieve_model", path = "/models/{*model}", tag = "openai", params(("model" = String, Path)),
-    responses((status = 200, description = "The answer", body = Model), (status = 404, description = "There is no such thing", body = ErrorEnvelope)))]
+#[utoipa::path(
+    get, path = "/models/{*model}", operation_id = "retrieve_model", tag = "openai",
+    params(("model" = String, Path)),
+    responses(
+        (status = 200, description = "The answer", body = Model),
+        (status = 404, description = "There is no such thing", body = ErrorEnvelope),
+    )
+)]
 pub(in crate::http) async fn retrieve(
     queen: State,
     Path(name): Path<String>,
