@@ -161,6 +161,10 @@ impl Queen {
 
     /// Tells her to stop and waits; past the bound, or once `impatient` resolves, she is killed.
     pub(crate) async fn stop(&mut self, impatient: impl Future<Output = ()>) -> Result<(), Failure> {
+        if self.child.try_wait()?.is_some() {
+            // Her number may be somebody else's by now.
+            return Ok(());
+        }
         let _ = kill_process(self.pid, Signal::TERM);
         let reason = tokio::select! {
             status = self.child.wait() => return status.map(drop).map_err(Failure::from),
