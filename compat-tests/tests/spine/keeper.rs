@@ -187,7 +187,7 @@ async fn infer_starts_what_it_needs_and_prints_nothing_but_the_answer() {
 async fn infer_ends_with_the_exit_code_that_tells_why() {
     let sandbox = Sandbox::new().await;
     assert_eq!(keeper(&sandbox, &["daemon", "start"]).await.status.code(), Some(0));
-    let endless = ["infer", "--prompt", "Tell a long story.", "--max-tokens", "5000"];
+    let endless = ["infer", "--prompt", "Tell a long story.", "--max-tokens", "5000", "--temperature", "0"];
 
     let failed = keeper(&sandbox, &["infer", "--prompt", "Hi", "--model", "no-such-model", "--json"]).await;
     assert_eq!(failed.status.code(), Some(1));

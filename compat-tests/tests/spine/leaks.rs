@@ -64,7 +64,8 @@ async fn all_kinds_of_requests(stack: &Stack) {
     let bad = json!({"model": "no-such-model", "messages": [{"role": "user", "content": "Hi"}]});
     stack.http().post::<_, serde_json::Value>("/v1/chat/completions", &bad).await.unwrap_err();
     let task: TaskRequest =
-        serde_json::from_value(json!({"prompt": "Tell a long story.", "max_tokens": 5000})).unwrap();
+        serde_json::from_value(json!({"prompt": "Tell a long story.", "max_tokens": 5000, "temperature": 0}))
+            .unwrap();
     let job = stack.client().submit(&task).await.unwrap().job_id;
     let mut events = stack.client().task_events(&job).await.unwrap();
     events.next().await.unwrap().expect("the task has events");

@@ -40,8 +40,11 @@ async fn tasks_are_submitted_followed_and_cancelled() {
     assert_eq!(events.iter().filter(|event| event.is_last()).count(), 1);
     assert_eq!(all_events(&stack, &job).await, events, "a finished task tells the same again");
 
-    let job =
-        client.submit(&task(json!({"prompt": "Tell a story.", "max_tokens": 5000}))).await.unwrap().job_id;
+    let job = client
+        .submit(&task(json!({"prompt": "Tell a long story.", "max_tokens": 5000, "temperature": 0})))
+        .await
+        .unwrap()
+        .job_id;
     let mut events = client.task_events(&job).await.unwrap();
     while token(&events.next().await.unwrap().unwrap()).is_none() {}
     assert_eq!(client.cancel(&job).await.unwrap().status, TaskStatus::Cancelled);
@@ -76,7 +79,9 @@ async fn a_deadline_ends_every_kind_of_request() {
     let last: Value = serde_json::from_str(&last.unwrap()).expect("an error and not [DONE]");
     assert_eq!(last["error"]["code"], "TIMEOUT");
 
-    let job = task(json!({"prompt": "Tell a story.", "max_tokens": 5000, "deadline_ms": 500}));
+    let job = task(
+        json!({"prompt": "Tell a long story.", "max_tokens": 5000, "temperature": 0, "deadline_ms": 500}),
+    );
     let job = stack.client().submit(&job).await.unwrap().job_id;
     let events = all_events(&stack, &job).await;
     assert!(
