@@ -20,6 +20,8 @@ const LONGEST_WAIT: Duration = Duration::from_mins(10);
 const MAX_ATTEMPTS: u32 = 4;
 /// The pause before the second attempt, in which the fleet's news arrive; each later one is four times as long.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// A worker's stream ends right after its last event.
+const END_WITHIN: Duration = Duration::from_secs(1);
 /// A worker answers a cancel within one step; one that does not is given up.
 const CANCEL_WITHIN: Duration = Duration::from_secs(2);
 
@@ -100,12 +102,12 @@ impl Run {
     }
 
     fn finish(&mut self, event: &TaskEvent) {
-        if let Phase::Streaming(stream) = &mut self.phase
-            && matches!(event, TaskEvent::End(_))
-        {
-            stream.1.confirm_free();
+        let phase = std::mem::replace(&mut self.phase, Phase::Done);
+        if let (Phase::Streaming(stream), TaskEvent::End(_)) = (phase, event) {
+            let (events, mut slot) = *stream;
+            slot.confirm_free();
+            tokio::spawn(read_out(events));
         }
-        self.phase = Phase::Done;
     }
 
     fn out_of_time(&self) -> ApiError {
@@ -183,6 +185,11 @@ impl Run {
             scheduler.acquire(demand).await
         }))
     }
+}
+
+/// Reads a stream whose last event has come to its end, which is what lets its connection serve the next request.
+async fn read_out(mut events: TaskEvents) {
+    let _ = tokio::time::timeout(END_WITHIN, events.next()).await;
 }
 
 fn shutting_down() -> ApiError {
