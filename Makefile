@@ -29,8 +29,11 @@ TEST_ENVIRONMENT = RBEE_TEST_MODELS=$(MODELS) RBEE_BIN_DIR=$(DEBUG)
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
 
+# A GPU backend is compiled in by name: make run FEATURES=cuda ARGS="--backend cuda"
+FEATURE_FLAGS = $(if $(FEATURES),--features worker-rbee/$(FEATURES))
+
 run: ## Build in release and start everything in the foreground; ARGS="--port 0" passes flags on
-	cargo build --release $(PACKAGES)
+	cargo build --release $(PACKAGES) $(FEATURE_FLAGS)
 	@exec $(RELEASE)/rbee-keeper up $(ARGS)
 
 test: test-rust test-python ## Run all tests; fetches what they need first

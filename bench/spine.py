@@ -33,6 +33,7 @@ def main():
     programs = Path(os.environ["RBEE_BIN_DIR"])
     model = Path(os.environ["RBEE_TEST_MODELS"]) / f"{MODEL}.gguf"
     figures = {"inside the worker": inside_the_worker(programs, model)}
+    figures["second start"] = second_start(programs, model)
     with Stack(programs, model) as stack:
         figures["through the SDK"] = through_the_sdk(stack.url, options.rounds)
         figures["time added by the queen"] = added_time(stack.url, stack.worker_url, options.pairs)
@@ -68,6 +69,28 @@ class Stack:
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(timeout=20)
         self.folder.cleanup()
+
+
+def second_start(programs: Path, model: Path):
+    """Seconds from `rbee-keeper up` to its word that all is ready, with the model there already."""
+    times = []
+    with tempfile.TemporaryDirectory(prefix="rbee-bench-") as folder:
+        entry = f'reference = "{MODEL}"\nkind = "text-gen"\nprovider = "file"\npath = "{model}"\n'
+        Path(folder, "config.toml").write_text(f"[[hive.models]]\n{entry}")
+        environment = {**os.environ, "RBEE_HIVE_PORT": "0"}
+        command = [programs / "rbee-keeper", "up", "--port", "0", "--data-dir", folder]
+        for _ in range(6):
+            started = time.perf_counter()
+            process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+            )
+            while "rbee is ready" not in process.stdout.readline():
+                assert process.poll() is None, "rbee-keeper up ended before it was ready"
+            times.append(time.perf_counter() - started)
+            process.send_signal(signal.SIGINT)
+            process.wait(timeout=20)
+    # The first start makes the catalog.
+    return {"seconds_to_ready": spread(times[1:])}
 
 
 def get(url: str, path: str):

@@ -12,6 +12,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use protocol::{ApiError, ErrorCode, ErrorEnvelope};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 
 use crate::sse::{RawEvent, SseDecoder, SseError};
 use crate::transport::{Connector, Tcp, Transport};
@@ -55,6 +56,9 @@ impl Error {
         }
     }
 }
+
+/// A server of ours begins to answer with events within this time; what takes longer is told by the events.
+const HEAD_WITHIN: Duration = Duration::from_secs(30);
 
 /// A client for one base URL.
 #[derive(Clone)]
@@ -126,8 +130,7 @@ impl HttpClient {
 
     /// GET, events back.
     pub async fn get_events(&self, path: &str, headers: &[(HeaderName, String)]) -> Result<Events, Error> {
-        let response = self.send(Method::GET, path, Bytes::new(), headers).await?;
-        Ok(self.events(response))
+        self.events(self.send(Method::GET, path, Bytes::new(), headers)).await
     }
 
     /// POST JSON, events back.
@@ -138,16 +141,27 @@ impl HttpClient {
         headers: &[(HeaderName, String)],
     ) -> Result<Events, Error> {
         let body = self.encode(body)?;
-        let response = self.send(Method::POST, path, body, headers).await?;
-        Ok(self.events(response))
+        self.events(self.send(Method::POST, path, body, headers)).await
     }
 
     fn encode<B: Serialize>(&self, body: &B) -> Result<Bytes, Error> {
         serde_json::to_vec(body).map(Bytes::from).map_err(|error| self.broken(&error))
     }
 
-    fn events(&self, response: Response<Incoming>) -> Events {
-        Events { body: response.into_body(), decoder: SseDecoder::default(), url: self.base_url.clone() }
+    async fn events(
+        &self,
+        head: impl Future<Output = Result<Response<Incoming>, Error>>,
+    ) -> Result<Events, Error> {
+        let response = tokio::time::timeout(HEAD_WITHIN, head).await.map_err(|_| Error::Broken {
+            url: self.base_url.to_string(),
+            cause: format!("no answer within {} s", HEAD_WITHIN.as_secs()),
+        })??;
+        Ok(Events {
+            body: response.into_body(),
+            decoder: SseDecoder::default(),
+            url: self.base_url.clone(),
+            last_frame: Instant::now(),
+        })
     }
 
     async fn send(
@@ -230,6 +244,8 @@ pub struct Events {
     body: Incoming,
     decoder: SseDecoder,
     url: Arc<str>,
+    /// Kept here and not in the call, since callers give up waiting and come back.
+    last_frame: Instant,
 }
 
 impl Events {
@@ -241,9 +257,10 @@ impl Events {
             {
                 return Ok(Some(event));
             }
-            let frame = tokio::time::timeout(STREAM_SILENCE, self.body.frame())
+            let frame = tokio::time::timeout_at(self.last_frame + STREAM_SILENCE, self.body.frame())
                 .await
                 .map_err(|_| self.broken("nothing came for 30 s, not even a keep-alive"))?;
+            self.last_frame = Instant::now();
             match frame {
                 None => return Ok(None),
                 Some(Err(error)) => return Err(self.broken(&chain(&error))),

@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 
@@ -14,13 +14,25 @@ pub struct RuntimeFile {
     _lock: File,
 }
 
+/// Whoever looks whether a queen runs holds the lock for a moment too.
+const ATTEMPTS: u32 = 4;
+const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(50);
+
 /// Claims the data directory for this process.
 pub fn lock(data_dir: &Path) -> anyhow::Result<File> {
     fs::create_dir_all(data_dir)
         .with_context(|| format!("cannot create the data directory {}", data_dir.display()))?;
     let path = data_dir.join("queen.lock");
     let lock = File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
-    match lock.try_lock() {
+    let mut attempt = lock.try_lock();
+    for _ in 0..ATTEMPTS {
+        if !matches!(attempt, Err(TryLockError::WouldBlock)) {
+            break;
+        }
+        std::thread::sleep(BETWEEN_ATTEMPTS);
+        attempt = lock.try_lock();
+    }
+    match attempt {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => anyhow::bail!(
             "a queen already runs on the data directory {}; stop it with `rbee-keeper down`, or choose another with --data-dir",

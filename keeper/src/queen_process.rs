@@ -108,7 +108,7 @@ impl Queen {
         let mut child = command.spawn().map_err(|error| {
             let program = settings.programs.join("queen-rbee");
             Failure::queen(format!("cannot start {}: {error}", program.display()))
-                .advise("Build all programs with `cargo build --release`; they must stand in one folder.")
+                .advise("Build all programs with `make run`; they must stand in one folder.")
         })?;
         let pid = child.id().and_then(|pid| Pid::from_raw(pid as i32));
         let pid = pid.ok_or_else(|| Failure::queen("the queen ended as soon as she was started"))?;
@@ -188,19 +188,25 @@ pub(crate) async fn stop(settings: &Settings, file: &QueenFile, health: &QueenHe
                 .advise("Stop her as the user who started her.")
         })?;
     }
+    if is_gone_soon(settings).await {
+        return Ok(());
+    }
+    // She leads a group of her own where the keeper started her; else she goes alone.
+    let _ = kill_process_group(pid, Signal::KILL).or_else(|_| kill_process(pid, Signal::KILL));
+    let message = format!("the queen did not stop within {} s and was killed", STOP_TIMEOUT.as_secs());
+    Err(Failure::queen(message).advise("What she had started ends itself within 20 s."))
+}
+
+/// Waits until no queen works on the data directory; false if one still does after the time that stopping may take.
+pub(crate) async fn is_gone_soon(settings: &Settings) -> bool {
     let deadline = Instant::now() + STOP_TIMEOUT;
     while holds_the_lock(&settings.data_dir) {
         if Instant::now() > deadline {
-            let _ = kill_process_group(pid, Signal::KILL);
-            return Err(Failure::queen(format!(
-                "the queen did not stop within {} s and was killed",
-                STOP_TIMEOUT.as_secs()
-            ))
-            .advise("What she had started ends itself within 20 s."));
+            return false;
         }
         sleep(POLL_INTERVAL).await;
     }
-    Ok(())
+    true
 }
 
 fn command(settings: &Settings, lifetime: Lifetime) -> Command {

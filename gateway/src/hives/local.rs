@@ -34,7 +34,11 @@ impl LocalHiveProcess {
         let program = std::env::current_exe()
             .context("cannot tell where the queen's program is")?
             .with_file_name("rbee-hive");
-        anyhow::ensure!(program.is_file(), "there is no {}; build it with `cargo build`", program.display());
+        anyhow::ensure!(
+            program.is_file(),
+            "there is no {}; build all programs with `make run`",
+            program.display()
+        );
         let mut arguments: Vec<std::ffi::OsString> = vec!["daemon".into(), "--exit-with-parent".into()];
         arguments.extend(["--port".into(), settings.hive_port.to_string().into()]);
         arguments.extend(["--data-dir".into(), settings.data_dir.clone().into()]);

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use client::worker::WorkerClient;
-use protocol::ErrorCode;
 use protocol::worker::{Health, LoadProgress, LoadStage};
 
 /// Health is asked for this often.
@@ -100,10 +99,7 @@ pub(super) async fn watch(
 }
 
 async fn agrees_to_end(client: &WorkerClient) -> bool {
-    !matches!(
-        tokio::time::timeout(ANSWER_TIMEOUT, client.shutdown_if_idle()).await,
-        Ok(Err(client::Error::Api(error))) if error.code == ErrorCode::AllSlotsBusy
-    )
+    matches!(tokio::time::timeout(ANSWER_TIMEOUT, client.shutdown_if_idle()).await, Ok(Ok(_)))
 }
 
 /// How long the worker may stay idle still.

@@ -71,8 +71,9 @@ pub(crate) async fn stop(settings: &Settings, output: Output) -> Result<ExitCode
             })?;
             Ok(ExitCode::SUCCESS)
         }
-        Found::Silent(file) => Err(silent(&file)),
-        Found::Nobody => {
+        // Stopping already, as a rule: who was told to stop takes no connections any more.
+        Found::Silent(file) if !queen_process::is_gone_soon(settings).await => Err(silent(&file)),
+        Found::Silent(_) | Found::Nobody => {
             let text = || format!("nothing runs on {}", settings.data_dir.display());
             output.answer(&Status::NOBODY, text)?;
             Ok(ExitCode::SUCCESS)

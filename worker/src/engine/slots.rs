@@ -79,6 +79,11 @@ impl Slots {
         })
     }
 
+    /// Takes all slots for good, if none is taken; false if one is.
+    pub fn retire(&self) -> bool {
+        self.free.clone().try_acquire_many_owned(self.total).map(OwnedSemaphorePermit::forget).is_ok()
+    }
+
     /// Milliseconds since a slot was last taken or freed.
     pub fn unchanged_ms(&self) -> u64 {
         let now_ms = self.changes.epoch.elapsed().as_millis() as u64;
@@ -94,7 +99,7 @@ mod tests {
     fn a_dropped_guard_frees_its_slot() {
         let slots = Slots::new(2);
         let first = slots.take().unwrap();
-        let _second = slots.take().unwrap();
+        let second = slots.take().unwrap();
         assert!(slots.take().is_none());
         assert_eq!(slots.available(), 0);
         let freed = first.freed();
@@ -102,6 +107,10 @@ mod tests {
         drop(first);
         assert!(freed.is_cancelled());
         assert_eq!(slots.available(), 1);
-        assert!(slots.take().is_some());
+        let last = slots.take().unwrap();
+        assert!(!slots.retire());
+        drop((second, last));
+        assert!(slots.retire());
+        assert!(slots.take().is_none());
     }
 }

@@ -86,7 +86,7 @@ pub(super) async fn shutdown(
     State(service): State<Arc<Service>>,
     Query(query): Query<ShutdownQuery>,
 ) -> Result<Json<Ready>, Failure> {
-    if query.if_idle && service.slots().available() < service.slots().total() {
+    if query.if_idle && !service.slots().retire() {
         let message = "The worker is not idle, so it goes on.";
         return Err(ApiError::new(ErrorCode::AllSlotsBusy, message).into());
     }

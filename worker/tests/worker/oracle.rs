@@ -13,10 +13,13 @@ use candle_core::quantized::{GgmlDType, QTensor};
 use protocol::worker::{Backend, Message};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::json;
 use worker::engine::{Model, Span};
 use worker::text::model::{LoadOrder, TextModel, TextWeights, load};
 use worker::text::sampler::likeliest;
 use worker::text::tokenizer::ControlTokens;
+
+use crate::process::Worker;
 
 /// Below this, two candidates' order may turn on the last bits of a sum, at full precision.
 const CLOSE: f64 = 0.05;
@@ -39,6 +42,7 @@ struct GreedyCase {
     messages: Option<Vec<Message>>,
     prompt: Option<String>,
     prompt_tokens: Vec<u32>,
+    text: String,
     tokens: Vec<u32>,
     /// For each step: the likeliest token, its logit, the second, its logit.
     top2: Vec<(u32, f64, u32, f64)>,
@@ -165,6 +169,26 @@ fn smollm2_at_full_precision_answers_as_llama_cpp_does() {
     let parted: std::collections::BTreeSet<usize> = flips.iter().map(|flip| flip.case).collect();
     assert!(parted.len() <= 2, "{} of 20 answers part from llama.cpp's: {flips:?}", parted.len());
     assert!(flips.iter().all(|flip| flip.gap < CLOSE), "a parting is no near tie: {flips:?}");
+    drop(model);
+    let equal = equal_answers(&path, &cases);
+    assert!(equal >= 18, "{equal} of 20 answers of the program equal llama.cpp's");
+}
+
+/// How many of the answers that the program gives, four at a time, are the recorded ones to the letter.
+fn equal_answers(path: &Path, cases: &[GreedyCase]) -> usize {
+    let worker = Worker::ready(path, &["--slots", "4", "--context-limit", "2048"]);
+    let is_equal = |case: &GreedyCase| {
+        let body = json!({"messages": case.messages, "temperature": 0, "max_tokens": 64});
+        worker.generate(&body).0 == case.text
+    };
+    let is_equal = &is_equal;
+    let equal_in = |group: &[GreedyCase]| {
+        std::thread::scope(|scope| {
+            let asked: Vec<_> = group.iter().map(|case| scope.spawn(move || is_equal(case))).collect();
+            asked.into_iter().filter_map(|answer| answer.join().unwrap().then_some(())).count()
+        })
+    };
+    cases.chunks(4).map(equal_in).sum()
 }
 
 #[test]
