@@ -53,6 +53,12 @@ struct Ending {
     freed: CancellationToken,
 }
 
+impl Ending {
+    fn is_running(&self) -> bool {
+        !self.freed.is_cancelled()
+    }
+}
+
 impl Running {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Ending>> {
         // The map is whole after any panic: no operation on it has a middle.
@@ -170,7 +176,7 @@ impl Service {
         let mut id = wanted.unwrap_or(default_id);
         let freed = ending.freed.clone();
         let mut running = self.running.lock();
-        if running.get(&id).is_some_and(|other| !other.freed.is_cancelled()) {
+        if running.get(&id).is_some_and(Ending::is_running) {
             if chosen_by_caller {
                 return Err(ApiError::invalid(
                     "request_id",
@@ -186,7 +192,7 @@ impl Service {
             freed.cancelled().await;
             let mut running = running.lock();
             // A newer execution may have taken the id over; it is not free yet.
-            if running.get(&id).is_some_and(|ending| ending.freed.is_cancelled()) {
+            if running.get(&id).is_some_and(|ending| !ending.is_running()) {
                 running.remove(&id);
             }
         });
@@ -195,7 +201,10 @@ impl Service {
 
     /// Cancels an execution and waits until its slot is free; false if there is none of this id.
     pub async fn cancel(&self, request_id: &str) -> bool {
-        let Some(ending) = self.running.lock().get(request_id).cloned() else { return false };
+        let Some(ending) = self.running.lock().get(request_id).filter(|ending| ending.is_running()).cloned()
+        else {
+            return false;
+        };
         ending.cancel.cancel();
         // A step is short; only an engine that hangs does not free the slot, and its process is watched by the hive.
         let _ = tokio::time::timeout(FREE_WITHIN, ending.freed.cancelled()).await;

@@ -29,22 +29,24 @@ pub struct TinyModel {
 pub fn tiny_model(family: &str) -> TinyModel {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(format!("{family}.gguf"));
-    write_model(&path, family, LAYERS);
+    write_model(&path, family, LAYERS, &[]);
     TinyModel { path, _folder: folder }
 }
 
-/// A llama that computes long enough on a step to be caught in the middle of things.
+/// A llama that computes long enough on a step to be caught in the middle of things, and that knows no end: random weights
+/// would choose it at some time.
 pub fn slow_model() -> TinyModel {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("slow.gguf");
-    write_model(&path, "llama", 48);
+    write_model(&path, "llama", 48, &["tokenizer.ggml.eos_token_id"]);
     TinyModel { path, _folder: folder }
 }
 
-fn write_model(path: &Path, family: &str, layers: usize) {
+fn write_model(path: &Path, family: &str, layers: usize, left_out: &[&str]) {
     let tokens = vocabulary();
     let mut metadata = architecture(family, layers);
     metadata.extend(tokenizer(&tokens));
+    metadata.retain(|(key, _)| !left_out.contains(&key.as_str()));
     let tensors = tensors(family, layers, tokens.len());
     let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
     let tensors: Vec<(&str, &QTensor)> =
@@ -56,7 +58,7 @@ fn write_model(path: &Path, family: &str, layers: usize) {
 fn vocabulary() -> Vec<String> {
     let mut tokens: Vec<String> = byte_alphabet().iter().map(char::to_string).collect();
     tokens.extend(["th", "he", "in", "Ġa"].map(str::to_owned));
-    tokens.extend(["<|end|>", "<|turn|>"].map(str::to_owned));
+    tokens.extend(["<|last|>", "<|turn|>"].map(str::to_owned));
     tokens
 }
 
