@@ -11,4 +11,4 @@ pub mod transport;
 pub mod worker;
 
 pub use http::{Error, Events, HttpClient};
-pub use sse::{RawEvent, SseDecoder};
+pub use sse::RawEvent;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
+use protocol::queen::QueenFile;
 
 /// Held for as long as the queen runs; the file goes when it is dropped.
 pub struct RuntimeFile {
@@ -50,11 +51,10 @@ impl RuntimeFile {
         let path = data_dir.join("queen.json");
         let started_at_ms =
             SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-        let content =
-            serde_json::json!({ "pid": std::process::id(), "url": url, "started_at_ms": started_at_ms });
+        let content = QueenFile { pid: std::process::id(), url: url.to_owned(), started_at_ms };
         let part = path.with_extension("json.part");
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
-        writeln!(file, "{content}")?;
+        writeln!(file, "{}", serde_json::to_string(&content)?)?;
         fs::rename(&part, &path).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(Self { path, _lock: lock })
     }

@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 
 use client::HttpClient;
 use client::gateway::GatewayClient;
-use protocol::queen::QueenHealth;
+use protocol::queen::{QueenFile, QueenHealth};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
-use serde::Deserialize;
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::sleep;
 
@@ -29,13 +28,6 @@ const TAIL_LINES: usize = 20;
 const TAIL_BYTES: u64 = 16 * 1024;
 /// A log that is larger than this when a queen is started makes room for a new one; the last one before is kept.
 const LOG_BYTES: u64 = 8 * 1024 * 1024;
-
-/// What a running queen writes to her data directory.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub(crate) struct QueenFile {
-    pub(crate) pid: u32,
-    pub(crate) url: String,
-}
 
 /// What is known of the queen on a data directory.
 #[derive(Debug)]

@@ -27,6 +27,17 @@ pub struct QueenHealth {
     pub uptime_seconds: u64,
 }
 
+/// Content of DATA_DIR/queen.json, which is there while a queen runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueenFile {
+    /// Her process id.
+    pub pid: u32,
+    /// Where this machine's own clients reach her.
+    pub url: String,
+    /// Milliseconds since 1970.
+    pub started_at_ms: u64,
+}
+
 /// Body of POST /v2/models/pull; the answer is a stream of [`crate::hive::DownloadEvent`]s.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PullRequest {

@@ -2,14 +2,14 @@
 
 use std::process::ExitCode;
 
-use protocol::queen::QueenHealth;
+use protocol::queen::{QueenFile, QueenHealth};
 use serde::Serialize;
 
 use crate::config::Settings;
 use crate::failure::Failure;
 use crate::interrupt::{self, Interrupt};
 use crate::output::Output;
-use crate::queen_process::{self, Found, Lifetime, Queen, QueenFile};
+use crate::queen_process::{self, Found, Lifetime, Queen};
 
 /// What `status`, `start` and `stop` tell programs.
 #[derive(Debug, Serialize)]
