@@ -82,14 +82,16 @@ async fn execute(State(written): State<Written>, Json(request): Json<ExecuteRequ
         for index in 0..count {
             tokio::time::sleep(PAUSE).await;
             written.lock().unwrap().push(Instant::now());
-            let _ = sender.send(TaskEvent::Token(Token { token: token_text(index), index }));
+            let _ =
+                sender.send(TaskEvent::Token(Token { token: token_text(index), index, ..Token::default() }));
         }
-        let usage = TokenUsage { prompt_tokens: 1, completion_tokens: count };
+        let usage = TokenUsage { prompt_tokens: 1, completion_tokens: count, ..TokenUsage::default() };
         let (finish_reason, timings) = (FinishReason::Length, Timings::default());
         let _ = sender.send(TaskEvent::End(End {
             done: true,
             total_tokens: count,
             finish_reason,
+            finish_reasons: Vec::new(),
             usage,
             timings,
         }));

@@ -185,7 +185,12 @@ impl Job {
             done: true,
             total_tokens: tokens,
             finish_reason: FinishReason::Cancelled,
-            usage: TokenUsage { prompt_tokens: prompt_tokens.unwrap_or(0), completion_tokens: tokens },
+            finish_reasons: Vec::new(),
+            usage: TokenUsage {
+                prompt_tokens: prompt_tokens.unwrap_or(0),
+                completion_tokens: tokens,
+                ..TokenUsage::default()
+            },
             timings: Timings::default(),
         }
     }
@@ -194,7 +199,11 @@ impl Job {
 /// Adds to a view what an event tells.
 fn tell(view: &mut TaskView, event: &TaskEvent) {
     match event {
-        TaskEvent::Queued(_) | TaskEvent::Narration(_) => {}
+        TaskEvent::Queued(_)
+        | TaskEvent::Narration(_)
+        | TaskEvent::Prompt(_)
+        | TaskEvent::Reasoning(_)
+        | TaskEvent::ToolCall(_) => {}
         TaskEvent::Started(started) => {
             view.status = TaskStatus::Running;
             view.worker_id = Some(started.worker_id.clone());

@@ -17,8 +17,14 @@ pub enum TaskEvent {
     Narration(Narration),
     /// A worker took the task; its prompt is tokenised.
     Started(Started),
+    /// The prompt as the model read it, if that was asked for.
+    Prompt(Prompt),
     /// Text was generated.
     Token(Token),
+    /// The model thought.
+    Reasoning(Reasoning),
+    /// The model calls a tool.
+    ToolCall(ToolCallDelta),
     /// The task ended as it should.
     End(End),
     /// The task ended otherwise.
@@ -57,12 +63,85 @@ pub struct Started {
 }
 
 /// Data of a `token` event.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Token {
     /// The text that this step added; never a part of a code point.
     pub token: String,
-    /// Number of this token event in its task, from 0.
+    /// Number of this token event in its choice, from 0.
     pub index: u32,
+    /// Which of several answers it belongs to, from 0.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub choice: u32,
+    /// The model's tokens in this text, if log probabilities were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub logprobs: Vec<TokenLogprob>,
+}
+
+/// Choice 0 needs no telling.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_first(choice: &u32) -> bool {
+    *choice == 0
+}
+
+/// Data of a `prompt` event.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Prompt {
+    /// The text.
+    pub text: String,
+    /// Its tokens, if log probabilities were asked for; the first has none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub logprobs: Vec<TokenLogprob>,
+}
+
+/// Data of a `reasoning` event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Reasoning {
+    /// The text that this step added.
+    pub text: String,
+    /// Which of several answers it belongs to, from 0.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub choice: u32,
+}
+
+/// Data of a `tool_call` event: the first of a call has its id and name, the others add to its arguments.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ToolCallDelta {
+    /// Which of several answers it belongs to, from 0.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub choice: u32,
+    /// Number of the call in its answer, from 0.
+    pub index: u32,
+    /// Ties an answer to the call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// The tool's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// JSON text to append to the arguments.
+    pub arguments: String,
+}
+
+/// A token and how likely it was.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TokenLogprob {
+    /// The token.
+    #[serde(flatten)]
+    pub token: LikelyToken,
+    /// The likeliest tokens in its place, as many as were asked for.
+    pub top: Vec<LikelyToken>,
+}
+
+/// A token and its log probability.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LikelyToken {
+    /// Its number in the vocabulary.
+    pub id: u32,
+    /// Its text; a part of a code point shows as U+FFFD.
+    pub text: String,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// Natural logarithm of its probability before temperature and the like; none for a prompt's first token.
+    pub logprob: Option<f32>,
 }
 
 /// Why generation ended.
@@ -73,6 +152,8 @@ pub enum FinishReason {
     Stop,
     /// `max_tokens` or the context limit was reached.
     Length,
+    /// The model called tools.
+    ToolCalls,
     /// The caller cancelled.
     Cancelled,
 }
@@ -82,8 +163,14 @@ pub enum FinishReason {
 pub struct TokenUsage {
     /// Tokens of the prompt, chat template included.
     pub prompt_tokens: u32,
-    /// Tokens generated, the end-of-turn token not counted.
+    /// Tokens generated in all choices, the end-of-turn token not counted.
     pub completion_tokens: u32,
+    /// Tokens of the prompt that another request had left computed.
+    #[serde(default)]
+    pub cached_tokens: u32,
+    /// Generated tokens that were thought, not said.
+    #[serde(default)]
+    pub reasoning_tokens: u32,
 }
 
 /// Where the worker's time went.
@@ -102,8 +189,11 @@ pub struct End {
     pub done: bool,
     /// Tokens generated.
     pub total_tokens: u32,
-    /// Why generation ended.
+    /// Why generation ended; of several answers, the first.
     pub finish_reason: FinishReason,
+    /// Why each of several answers ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub finish_reasons: Vec<FinishReason>,
     /// What the task consumed.
     pub usage: TokenUsage,
     /// Where the worker's time went.
@@ -121,7 +211,10 @@ sse_events!(TaskEvent {
     Queued => "queued",
     Narration => "narration",
     Started => "started",
+    Prompt => "prompt",
     Token => "token",
+    Reasoning => "reasoning",
+    ToolCall => "tool_call",
     End => "end",
     Error => "error",
 });
@@ -132,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_token_frame_is_the_guides() {
-        let event = TaskEvent::Token(Token { token: "Once".into(), index: 0 });
+        let event = TaskEvent::Token(Token { token: "Once".into(), index: 0, ..Token::default() });
         assert_eq!(event.data().unwrap(), r#"{"token":"Once","index":0}"#);
         assert_eq!(TaskEvent::parse(event.name(), &event.data().unwrap()).unwrap(), Some(event));
     }

@@ -1,9 +1,12 @@
 //! What a worker is asked and what it answers.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::events::{FinishReason, Timings, TokenUsage};
+use crate::events::{FinishReason, Timings, TokenLogprob, TokenUsage};
 use crate::{BootId, WorkerId};
 
 /// The device family that a worker computes on. Chosen by name; none stands in for another.
@@ -79,16 +82,95 @@ impl WorkerState {
 }
 
 /// One turn of a conversation, its content already reduced to text.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Message {
     /// system, developer, user, assistant or tool; the model's template decides what it makes of each.
     pub role: String,
     /// The text of the turn.
     pub content: String,
+    /// Calls that an assistant made in this turn.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCall>,
+    /// Which call a tool's turn answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_call_id: Option<String>,
+    /// The speaker's name: of a tool's turn, the tool's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// What an assistant thought before it answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<String>,
 }
 
-/// Body of POST /v1/execute. Exactly one of `prompt`, `instruction` and `messages` is given.
+/// A call of a tool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ToolCall {
+    /// Ties an answer to its call.
+    pub id: String,
+    /// The tool's name.
+    pub name: String,
+    /// The arguments, as JSON text.
+    pub arguments: String,
+}
+
+/// A tool that a model may call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Tool {
+    /// Its name: letters, digits, `_` and `-`, at most 64.
+    pub name: String,
+    /// What it does, for the model to read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// The JSON schema of its arguments; none means no arguments.
+    #[schema(value_type = Option<Object>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parameters: Option<Value>,
+    /// Whether generated arguments are made to fit the schema.
+    #[serde(default)]
+    pub strict: bool,
+}
+
+/// Which tools a model must or must not call.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ToolChoice {
+    /// The model decides.
+    #[default]
+    Auto,
+    /// No call; the tools are not shown to the model.
+    None,
+    /// At least one call.
+    Required,
+    /// A call of the tool of this name.
+    Named(String),
+}
+
+/// What generated text must be: tokens that would lead away from it are never chosen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Constraint {
+    /// One JSON object.
+    JsonObject,
+    /// One JSON value that fits a schema.
+    JsonSchema {
+        /// The schema.
+        #[schema(value_type = Object)]
+        schema: Value,
+    },
+    /// A text that a regular expression matches as a whole.
+    Regex {
+        /// The expression.
+        pattern: String,
+    },
+    /// A text of a grammar in Lark's notation.
+    Lark {
+        /// The grammar.
+        grammar: String,
+    },
+}
+
+/// Body of POST /v1/execute. Exactly one of `prompt`, `prompt_tokens`, `instruction` and `messages` is given.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ExecuteRequest {
     /// The name by which POST /v1/cancel finds this execution; chosen by the worker if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -96,6 +178,9 @@ pub struct ExecuteRequest {
     /// Text to continue, special tokens understood, no template applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
+    /// The same as tokens of the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_tokens: Option<Vec<u32>>,
     /// What a user says: one user turn where the model has a chat template, text to continue where it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instruction: Option<String>,
@@ -114,12 +199,61 @@ pub struct ExecuteRequest {
     /// Only this many of the likeliest tokens; 0 or absent means all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top_k: Option<u32>,
-    /// The same seed, request, model and device give the same tokens.
+    /// Only tokens at least this times as probable as the likeliest one; 0 (off, the default) to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_p: Option<f32>,
+    /// Locally typical sampling: the tokens nearest to the expected surprise that hold this probability; 0 to 1, 1 (off) if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub typical_p: Option<f32>,
+    /// Taken off the logit of every token that the answer holds already; -2 to 2, 0 if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub presence_penalty: Option<f32>,
+    /// Taken off the logit of a token for each time that the answer holds it already; -2 to 2, 0 if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frequency_penalty: Option<f32>,
+    /// Divides the positive and multiplies the negative logits of tokens in prompt and answer; above 0 to 10, 1 (off) if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repetition_penalty: Option<f32>,
+    /// Added to the logits of these tokens; -100 to 100 each.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub logit_bias: BTreeMap<u32, f32>,
+    /// The same seed, request, model and device give the same tokens. Choice k of several draws by a seed made of this and k.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
     /// Generation ends before any of these, at most 16.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stop: Vec<String>,
+    /// Answers to generate from the one prompt; 1 if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub n: Option<u32>,
+    /// Tokens before which neither an end of turn nor a stop string ends the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_tokens: Option<u32>,
+    /// Whether generation goes on past an end of turn, to `max_tokens`.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub ignore_eos: bool,
+    /// Tell each token's log probability, and those of this many of the likeliest; 0 to 20.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logprobs: Option<u32>,
+    /// Tell the prompt's text first, with its tokens' log probabilities if `logprobs` is given.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub echo: bool,
+    /// What the answer must be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub constraint: Option<Constraint>,
+    /// Tools that the model may call; with `messages` only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tools: Vec<Tool>,
+    /// Which of them it must or must not call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_choice: Option<ToolChoice>,
+    /// Whether one answer may call several tools; true if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parallel_tool_calls: Option<bool>,
+    /// Further names that the chat template sees, such as `enable_thinking`.
+    #[schema(value_type = Option<Object>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template_options: Option<serde_json::Map<String, Value>>,
     /// Answer as server-sent events (the default) or as one body.
     #[serde(default = "yes")]
     pub stream: bool,
@@ -129,19 +263,43 @@ const fn yes() -> bool {
     true
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
 /// Answer of POST /v1/execute with `"stream": false`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ExecuteResponse {
-    /// The generated text.
-    pub text: String,
-    /// Why generation ended.
-    pub finish_reason: FinishReason,
+    /// The answers, as many as `n` asked for.
+    pub choices: Vec<ExecuteChoice>,
+    /// The prompt as the model read it, if `echo` asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<crate::events::Prompt>,
     /// What the execution consumed.
     pub usage: TokenUsage,
     /// Where the time went.
     pub timings: Timings,
     /// The seed in force.
     pub seed: u64,
+}
+
+/// One answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ExecuteChoice {
+    /// The generated text.
+    pub text: String,
+    /// What the model thought first, where its template marks that.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reasoning: String,
+    /// The calls it made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCall>,
+    /// Its tokens' log probabilities, if they were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub logprobs: Vec<TokenLogprob>,
+    /// Why generation ended.
+    pub finish_reason: FinishReason,
 }
 
 /// Body of POST /v1/cancel.

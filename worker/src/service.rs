@@ -251,7 +251,7 @@ async fn tokenize(language: Arc<Language>, input: Input) -> Result<Vec<u32>, Api
             Input::Prompt(prompt) => prompt,
             Input::Instruction(text) if language.template.is_none() => text,
             Input::Instruction(content) => {
-                language.render(&[Message { role: "user".to_owned(), content }])?
+                language.render(&[Message { role: "user".to_owned(), content, ..Message::default() }])?
             }
             Input::Messages(messages) => language.render(&messages)?,
         };

@@ -32,6 +32,7 @@ pub async fn collect(mut run: Run) -> Result<Completed, ApiError> {
         };
         match event {
             Some(TaskEvent::Queued(_) | TaskEvent::Started(_)) => loading_since = None,
+            Some(TaskEvent::Prompt(_) | TaskEvent::Reasoning(_) | TaskEvent::ToolCall(_)) => {}
             Some(TaskEvent::Narration(_)) => {
                 loading_since.get_or_insert_with(Instant::now);
             }

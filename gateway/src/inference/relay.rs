@@ -52,6 +52,7 @@ impl ChunkWriter {
                 self.choice(Delta { role: Some(Role::Assistant), content: Some(String::new()) }, None).into()
             }
             TaskEvent::Token(token) => self.token(&token.token),
+            TaskEvent::Prompt(_) | TaskEvent::Reasoning(_) | TaskEvent::ToolCall(_) => Bytes::new(),
             TaskEvent::End(end) => self.end(end.finish_reason, end.usage),
             TaskEvent::Error(envelope) => error_frame(&envelope.error),
         }
@@ -90,6 +91,7 @@ pub fn chat_finish_reason(reason: FinishReason) -> ChatFinishReason {
     match reason {
         FinishReason::Stop | FinishReason::Cancelled => ChatFinishReason::Stop,
         FinishReason::Length => ChatFinishReason::Length,
+        FinishReason::ToolCalls => ChatFinishReason::ToolCalls,
     }
 }
 
@@ -134,7 +136,8 @@ mod tests {
     #[test]
     fn a_tokens_frame_is_the_chunk_it_stands_for() {
         for text in ["hi", "\"quoted\"\n", "é😀", "\u{0}", ""] {
-            let frame = writer(true).write(&TaskEvent::Token(Token { token: text.into(), index: 0 }));
+            let frame =
+                writer(true).write(&TaskEvent::Token(Token { token: text.into(), ..Token::default() }));
             let chunk: ChatCompletionChunk = serde_json::from_str(&chunks(&frame)[0]).unwrap();
             assert_eq!(chunk.choices[0].delta.content.as_deref(), Some(text));
             assert_eq!((chunk.id.as_str(), chunk.usage), ("chatcmpl-1", Some(None)));
@@ -147,7 +150,8 @@ mod tests {
             done: true,
             total_tokens: 2,
             finish_reason: FinishReason::Length,
-            usage: TokenUsage { prompt_tokens: 3, completion_tokens: 2 },
+            finish_reasons: Vec::new(),
+            usage: TokenUsage { prompt_tokens: 3, completion_tokens: 2, ..TokenUsage::default() },
             timings: Timings::default(),
         });
         let frames = chunks(&writer(true).write(&end));

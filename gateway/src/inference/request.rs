@@ -58,7 +58,6 @@ impl InferenceRequest {
         };
         ExecuteRequest {
             request_id: Some(request_id.to_owned()),
-            prompt: None,
             instruction,
             messages,
             max_tokens: self.sampling.max_tokens,
@@ -68,6 +67,7 @@ impl InferenceRequest {
             seed: self.sampling.seed,
             stop: self.sampling.stop.clone(),
             stream: true,
+            ..ExecuteRequest::default()
         }
     }
 }
@@ -216,7 +216,7 @@ fn turn(index: usize, message: ChatMessage) -> Result<Message, ApiError> {
     };
     // Models know no developer role; OpenAI's newer name for system means the same.
     let role = if message.role == Role::Developer { Role::System } else { message.role };
-    Ok(Message { role: role.as_str().to_owned(), content })
+    Ok(Message { role: role.as_str().to_owned(), content, ..Message::default() })
 }
 
 fn join(index: usize, parts: Vec<ContentPart>) -> Result<String, ApiError> {

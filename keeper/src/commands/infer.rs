@@ -124,6 +124,7 @@ async fn ask(
                 status.show(output, &format!("waiting, place {} in the queue", queued.position), None);
             }
             TaskEvent::Narration(narration) => status.show(output, &narration.message, narration.progress),
+            TaskEvent::Prompt(_) | TaskEvent::Reasoning(_) | TaskEvent::ToolCall(_) => {}
             TaskEvent::Started(event) => started = Some(event),
             TaskEvent::Token(token) => {
                 status.clear();
@@ -193,7 +194,7 @@ async fn finish(client: &GatewayClient, output: Output, answer: Answer) -> Resul
         output.say(&statistics(&end, started.as_ref()));
     }
     match end.finish_reason {
-        FinishReason::Stop | FinishReason::Length => Ok(ExitCode::SUCCESS),
+        FinishReason::Stop | FinishReason::Length | FinishReason::ToolCalls => Ok(ExitCode::SUCCESS),
         FinishReason::Cancelled => {
             output.say("the task was cancelled by somebody else");
             Ok(ExitCode::FAILURE)
@@ -202,7 +203,7 @@ async fn finish(client: &GatewayClient, output: Output, answer: Answer) -> Resul
 }
 
 fn statistics(end: &End, started: Option<&Started>) -> String {
-    let TokenUsage { prompt_tokens, completion_tokens } = end.usage;
+    let TokenUsage { prompt_tokens, completion_tokens, .. } = end.usage;
     let seed = started.map_or_else(String::new, |started| format!(", seed {}", started.seed));
     let mut text = format!(
         "[{prompt_tokens} tokens read in {:.0} ms, {completion_tokens} written",
@@ -226,7 +227,8 @@ mod tests {
             done: true,
             total_tokens: 11,
             finish_reason: FinishReason::Stop,
-            usage: TokenUsage { prompt_tokens: 5, completion_tokens: 11 },
+            finish_reasons: Vec::new(),
+            usage: TokenUsage { prompt_tokens: 5, completion_tokens: 11, ..TokenUsage::default() },
             timings: Timings { prefill_ms: 40.0, decode_ms: 500.0 },
         };
         assert_eq!(statistics(&end, None), "[5 tokens read in 40 ms, 11 written at 20.0 tokens/s]");

@@ -210,6 +210,7 @@ pub struct AssistantMessage {
 pub enum ChatFinishReason {
     Stop,
     Length,
+    ToolCalls,
 }
 
 /// What an answer consumed.

@@ -163,6 +163,7 @@ impl<C> Sequence<C> {
             usage: TokenUsage {
                 prompt_tokens: self.prompt.len() as u32,
                 completion_tokens: self.generated as u32,
+                ..TokenUsage::default()
             },
             timings: Timings {
                 prefill_ms: (first_token - self.accepted).as_secs_f64() * 1e3,

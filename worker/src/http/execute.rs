@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use daemon::http::{Failure, Json, RequestId, event_stream, sse_event};
 use futures::{Stream, StreamExt, stream};
 use protocol::events::{End, Started, Token};
-use protocol::worker::{CancelRequest, CancelResponse, ExecuteRequest, ExecuteResponse};
+use protocol::worker::{CancelRequest, CancelResponse, ExecuteChoice, ExecuteRequest, ExecuteResponse};
 use protocol::{ApiError, ErrorEnvelope, TaskEvent, WorkerId};
 
 use crate::engine::{Event, Finish, GenerationRequest};
@@ -79,11 +79,12 @@ fn task_events(execution: Execution, worker_id: WorkerId) -> impl Stream<Item = 
 
 fn wire_event(event: Event) -> TaskEvent {
     match event {
-        Event::Token { text, index } => TaskEvent::Token(Token { token: text, index }),
+        Event::Token { text, index } => TaskEvent::Token(Token { token: text, index, ..Token::default() }),
         Event::Finished(Finish { reason, usage, timings }) => TaskEvent::End(End {
             done: true,
             total_tokens: usage.completion_tokens,
             finish_reason: reason,
+            finish_reasons: Vec::new(),
             usage,
             timings,
         }),
@@ -107,7 +108,14 @@ async fn collect(mut execution: Execution) -> Result<ExecuteResponse, ApiError> 
             Event::Token { text, .. } => answer.push_str(&text),
             Event::Finished(Finish { reason, usage, timings }) => {
                 let seed = execution.seed;
-                return Ok(ExecuteResponse { text: answer, finish_reason: reason, usage, timings, seed });
+                let choice = ExecuteChoice {
+                    text: answer,
+                    reasoning: String::new(),
+                    tool_calls: Vec::new(),
+                    logprobs: Vec::new(),
+                    finish_reason: reason,
+                };
+                return Ok(ExecuteResponse { choices: vec![choice], prompt: None, usage, timings, seed });
             }
             Event::Failed(error) => return Err(error),
         }

@@ -47,8 +47,8 @@ fn a_plain_body_holds_what_the_stream_tells() {
     let answer = worker.post("/v1/execute", &body);
     assert_eq!(answer.status, 200, "{}", answer.body);
     let answer = answer.json();
-    assert_eq!(answer["text"], json!(text));
-    assert_eq!(answer["finish_reason"], end["finish_reason"]);
+    assert_eq!(answer["choices"][0]["text"], json!(text));
+    assert_eq!(answer["choices"][0]["finish_reason"], end["finish_reason"]);
     assert_eq!(answer["usage"], end["usage"]);
     assert_eq!(answer["seed"], 3);
 }
@@ -89,7 +89,7 @@ fn seeds_differ_and_an_absent_one_is_told() {
         json!({"prompt": "a hat", "max_tokens": 24, "temperature": 1.0, "top_p": 0.9, "stream": false});
     let answer = worker.post("/v1/execute", &unseeded).json();
     let again = worker.generate(&sampled("a hat", answer["seed"].as_u64().unwrap())).0;
-    assert_eq!(answer["text"], json!(again));
+    assert_eq!(answer["choices"][0]["text"], json!(again));
 }
 
 #[test]
