@@ -13,12 +13,15 @@ pub mod dequantize;
 pub mod format;
 pub mod matrix;
 pub mod pool;
+pub mod processor;
 pub mod rows;
 
 mod blocks;
+mod memory;
 
 pub use dequantize::dequantize;
 pub use format::Format;
 pub use matrix::{Matrix, PackError, Source};
 pub use pool::Pool;
+pub use processor::Processor;
 pub use rows::Rows;

@@ -1,12 +1,22 @@
 //! Matrices of weights, and their products with rows of activations.
 
-use crate::dequantize::dequantize;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+pub(crate) mod layout;
+mod numbers;
+mod packed;
+mod plain;
+#[cfg(test)]
+mod tests;
+mod tile;
+
+use numbers::Numbers;
+use packed::Packed;
+
 use crate::format::Format;
 use crate::pool::Pool;
+use crate::processor::Processor;
 use crate::rows::{Rows, Shared};
-
-/// Outputs that one task computes.
-const TASK_OUTPUTS: usize = 16;
 
 /// Weights as a file stores them: `outputs` rows, one behind the other.
 #[derive(Clone, Copy, Debug)]
@@ -54,24 +64,41 @@ pub struct Matrix {
     parts: Vec<Part>,
 }
 
+/// One source's weights.
 #[derive(Debug)]
 struct Part {
-    format: Format,
-    bytes: Vec<u8>,
     first_output: usize,
-    outputs: usize,
+    weights: Weights,
+}
+
+#[derive(Debug)]
+enum Weights {
+    Packed(Packed),
+    Numbers(Numbers),
 }
 
 impl Matrix {
     /// Packs weights of `inputs` columns for the products. Their outputs follow each other in the order of `sources`.
-    pub fn pack(_pool: &Pool, inputs: usize, sources: &[Source<'_>]) -> Result<Self, PackError> {
+    pub fn pack(pool: &Pool, inputs: usize, sources: &[Source<'_>]) -> Result<Self, PackError> {
+        Self::pack_for(Processor::detect(), pool, inputs, sources)
+    }
+
+    fn pack_for(
+        processor: Processor,
+        pool: &Pool,
+        inputs: usize,
+        sources: &[Source<'_>],
+    ) -> Result<Self, PackError> {
         let mut outputs = 0;
         let mut parts = Vec::with_capacity(sources.len());
         for source in sources {
             check(inputs, source)?;
-            let (format, count) = (source.format, source.outputs);
-            parts.push(Part { format, bytes: source.bytes.to_vec(), first_output: outputs, outputs: count });
-            outputs += count;
+            let weights = match Packed::new(pool, processor, inputs, source) {
+                Some(packed) => Weights::Packed(packed),
+                None => Weights::Numbers(Numbers::new(source)),
+            };
+            parts.push(Part { first_output: outputs, weights });
+            outputs += source.outputs;
         }
         Ok(Self { inputs, outputs, parts })
     }
@@ -88,7 +115,11 @@ impl Matrix {
 
     /// Memory that the weights take.
     pub fn bytes(&self) -> usize {
-        self.parts.iter().map(|part| part.bytes.len()).sum()
+        let bytes = |part: &Part| match &part.weights {
+            Weights::Packed(packed) => packed.bytes(),
+            Weights::Numbers(numbers) => numbers.bytes(),
+        };
+        self.parts.iter().map(bytes).sum()
     }
 
     /// Writes each row's product to `out`, a row of `outputs` numbers for each row.
@@ -96,7 +127,7 @@ impl Matrix {
     /// # Panics
     /// If the rows are not `inputs` wide or `out` has not the size for the products.
     pub fn multiply(&self, pool: &Pool, rows: &Rows, out: &mut [f32]) {
-        self.product(pool, rows, out, |out, product| *out = product);
+        self.product(pool, rows, out, false);
     }
 
     /// Adds each row's product to what `out` holds.
@@ -104,28 +135,44 @@ impl Matrix {
     /// # Panics
     /// As `multiply` does.
     pub fn multiply_add(&self, pool: &Pool, rows: &Rows, out: &mut [f32]) {
-        self.product(pool, rows, out, |out, product| *out += product);
+        self.product(pool, rows, out, true);
     }
 
-    fn product(&self, pool: &Pool, rows: &Rows, out: &mut [f32], store: impl Fn(&mut f32, f32) + Sync) {
+    fn product(&self, pool: &Pool, rows: &Rows, out: &mut [f32], adds: bool) {
         assert_eq!(rows.width(), self.inputs, "numbers in a row");
         assert_eq!(out.len(), rows.count() * self.outputs, "numbers for the products");
         let out = Shared(out.as_mut_ptr());
         for part in &self.parts {
-            let row_bytes = part.bytes.len() / part.outputs.max(1);
-            pool.run(part.outputs.div_ceil(TASK_OUTPUTS), |task| {
-                let mut weights = vec![0.0; self.inputs];
-                let first = task * TASK_OUTPUTS;
-                for output in first..(first + TASK_OUTPUTS).min(part.outputs) {
-                    dequantize(part.format, &part.bytes[output * row_bytes..][..row_bytes], &mut weights);
-                    for row in 0..rows.count() {
-                        // SAFETY: within `out`, and of this task alone.
-                        let out =
-                            unsafe { &mut *out.get().add(row * self.outputs + part.first_output + output) };
-                        store(out, dot(&weights, rows.row(row)));
-                    }
-                }
-            });
+            let target = Target { out, stride: self.outputs, first_output: part.first_output, adds };
+            match &part.weights {
+                Weights::Packed(packed) => packed.multiply(pool, rows, &target),
+                Weights::Numbers(numbers) => numbers.multiply(pool, rows, &target),
+            }
+        }
+    }
+}
+
+/// Where products go.
+struct Target {
+    out: Shared<f32>,
+    /// Numbers from one row to the next.
+    stride: usize,
+    /// Where the part's outputs begin in a row.
+    first_output: usize,
+    /// Whether products are added to what is there.
+    adds: bool,
+}
+
+impl Target {
+    /// Takes products of one row, from output `first` of the part on. No two tasks may have the same ones.
+    fn store(&self, row: usize, first: usize, products: &[f32]) {
+        let start = row * self.stride + self.first_output + first;
+        // SAFETY: rows and outputs are those that `Matrix::product` has checked the size for.
+        let out = unsafe { std::slice::from_raw_parts_mut(self.out.get().add(start), products.len()) };
+        if self.adds {
+            out.iter_mut().zip(products).for_each(|(out, product)| *out += product);
+        } else {
+            out.copy_from_slice(products);
         }
     }
 }
@@ -139,58 +186,4 @@ fn check(inputs: usize, source: &Source<'_>) -> Result<(), PackError> {
         return Err(PackError::Size { outputs, inputs, format, found });
     }
     Ok(())
-}
-
-/// In sixteen interleaved sums.
-fn dot(left: &[f32], right: &[f32]) -> f32 {
-    const LANES: usize = 16;
-    let mut sums = [0f32; LANES];
-    let (left, left_rest) = left.as_chunks::<LANES>();
-    let (right, right_rest) = right.as_chunks::<LANES>();
-    for (left, right) in left.iter().zip(right) {
-        for lane in 0..LANES {
-            sums[lane] += left[lane] * right[lane];
-        }
-    }
-    let rest: f32 = left_rest.iter().zip(right_rest).map(|(left, right)| left * right).sum();
-    sums.iter().sum::<f32>() + rest
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn stacked_sources_lie_side_by_side() {
-        let pool = Pool::new(2);
-        let first: Vec<u8> = [1.0f32, 2.0, 3.0, 4.0].iter().flat_map(|number| number.to_le_bytes()).collect();
-        let second: Vec<u8> = [0x80, 0x3f, 0x00, 0x40].to_vec();
-        let sources = [
-            Source { format: Format::F32, outputs: 2, bytes: &first },
-            Source { format: Format::Bf16, outputs: 1, bytes: &second },
-        ];
-        let matrix = Matrix::pack(&pool, 2, &sources).unwrap();
-        assert_eq!((matrix.inputs(), matrix.outputs()), (2, 3));
-        let mut rows = Rows::new();
-        rows.fill(&pool, 2, 2, |row, numbers| numbers.fill(row as f32 + 1.0));
-        let mut out = [f32::NAN; 6];
-        matrix.multiply(&pool, &rows, &mut out);
-        assert_eq!(out, [3.0, 7.0, 3.0, 6.0, 14.0, 6.0]);
-        matrix.multiply_add(&pool, &rows, &mut out);
-        assert_eq!(out, [6.0, 14.0, 6.0, 12.0, 28.0, 12.0]);
-    }
-
-    #[test]
-    fn what_does_not_fit_is_refused_with_its_numbers() {
-        let pool = Pool::new(1);
-        let error = |inputs, format, outputs, bytes: usize| {
-            let bytes = vec![0; bytes];
-            Matrix::pack(&pool, inputs, &[Source { format, outputs, bytes: &bytes }]).unwrap_err().to_string()
-        };
-        assert_eq!(
-            error(100, Format::Q4K, 2, 288),
-            "rows of 100 weights are no whole number of Q4_K blocks (256 weights each)"
-        );
-        assert_eq!(error(64, Format::Q4_0, 2, 71), "2 rows of 64 weights in Q4_0 have 71 bytes");
-    }
 }

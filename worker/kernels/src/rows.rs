@@ -1,6 +1,20 @@
 //! Rows of activations, as numbers and quantised.
+//!
+//! A row is quantised 32 numbers at a time to 8 bits. Scales are rounded as llama.cpp stores them, so that both engines
+//! say the same. Rows lie in panels of 16, 8, 4, 2 or 1, as many as a product takes at once, block by block: what a
+//! product reads next is what lies next.
+
+use half::f16;
 
 use crate::pool::Pool;
+use crate::processor::Processor;
+
+/// Numbers that share a scale.
+pub(crate) const BLOCK: usize = 32;
+/// Numbers whose sum is kept, for formats whose scales are as narrow.
+const HALF: usize = BLOCK / 2;
+/// Rows in the largest panel. Smaller ones are the powers of two below.
+pub(crate) const PANEL: usize = 16;
 
 /// Rows of activations that go into products. Reused from step to step, so that nothing is allocated once it is warm.
 #[derive(Debug, Default)]
@@ -8,6 +22,66 @@ pub struct Rows {
     count: usize,
     width: usize,
     numbers: Vec<f32>,
+    /// What follows is there only for a width of whole blocks.
+    quants: Vec<i8>,
+    scales: Vec<f32>,
+    sums: Vec<f32>,
+    rounded_sums: Vec<f32>,
+    half_sums: Vec<i32>,
+}
+
+/// The quantised rows of one panel. With `m` rows, everything lies block by block and then row by row.
+#[derive(Clone, Copy)]
+pub(crate) struct Panel<'a> {
+    /// 32 a block and row.
+    pub quants: &'a [i8],
+    /// One a block and row: what a quant stands for.
+    pub scales: &'a [f32],
+    /// The sum of the block's values, as exact as it comes.
+    pub sums: &'a [f32],
+    /// The same as llama.cpp rounds it for formats that store a minimum.
+    pub rounded_sums: &'a [f32],
+    /// The sums of the quants of each half block: for every block first those of all first halves.
+    pub half_sums: &'a [i32],
+}
+
+/// Where a panel's rows are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub first: usize,
+    pub count: usize,
+}
+
+impl Place {
+    /// The panel of `row` among `rows`.
+    fn of(row: usize, rows: usize) -> Self {
+        let mut first = rows / PANEL * PANEL;
+        if row < first {
+            return Self { first: row / PANEL * PANEL, count: PANEL };
+        }
+        let mut count = PANEL / 2;
+        loop {
+            if rows & count != 0 {
+                if row < first + count {
+                    return Self { first, count };
+                }
+                first += count;
+            }
+            count /= 2;
+        }
+    }
+
+    /// The panels of so many rows.
+    pub fn all(rows: usize) -> impl Iterator<Item = Self> {
+        let mut next = 0;
+        std::iter::from_fn(move || {
+            (next < rows).then(|| {
+                let place = Self::of(next, rows);
+                next += place.count;
+                place
+            })
+        })
+    }
 }
 
 impl Rows {
@@ -24,15 +98,41 @@ impl Rows {
         width: usize,
         produce: impl Fn(usize, &mut [f32]) + Sync,
     ) {
+        self.resize(count, width);
+        let quantize = Quantizer::detect();
+        let numbers = Shared(self.numbers.as_mut_ptr());
+        let parts = Parts {
+            quants: Shared(self.quants.as_mut_ptr()),
+            scales: Shared(self.scales.as_mut_ptr()),
+            sums: Shared(self.sums.as_mut_ptr()),
+            rounded_sums: Shared(self.rounded_sums.as_mut_ptr()),
+            half_sums: Shared(self.half_sums.as_mut_ptr()),
+        };
+        // Of many rows a thread takes whole panels, so that threads seldom write to the same cache line.
+        let rows_per_task = if count < 4 * PANEL { 1 } else { PANEL };
+        pool.run(count.div_ceil(rows_per_task), |task| {
+            for row in task * rows_per_task..count.min((task + 1) * rows_per_task) {
+                // SAFETY: the row lies within the numbers, and no other task has the same one.
+                let numbers =
+                    unsafe { std::slice::from_raw_parts_mut(numbers.get().add(row * width), width) };
+                produce(row, numbers);
+                if width.is_multiple_of(BLOCK) {
+                    quantize.row(numbers, row, Place::of(row, count), &parts);
+                }
+            }
+        });
+    }
+
+    fn resize(&mut self, count: usize, width: usize) {
         self.count = count;
         self.width = width;
         self.numbers.resize(count * width, 0.0);
-        let numbers = Shared(self.numbers.as_mut_ptr());
-        pool.run(count, |row| {
-            // SAFETY: the row lies within the numbers, and no other task has the same one.
-            let numbers = unsafe { std::slice::from_raw_parts_mut(numbers.get().add(row * width), width) };
-            produce(row, numbers);
-        });
+        let quantized = if width.is_multiple_of(BLOCK) { count * width } else { 0 };
+        self.quants.resize(quantized, 0);
+        self.scales.resize(quantized / BLOCK, 0.0);
+        self.sums.resize(quantized / BLOCK, 0.0);
+        self.rounded_sums.resize(quantized / BLOCK, 0.0);
+        self.half_sums.resize(quantized / HALF, 0);
     }
 
     /// How many rows there are.
@@ -49,6 +149,20 @@ impl Rows {
     pub fn row(&self, row: usize) -> &[f32] {
         &self.numbers[row * self.width..(row + 1) * self.width]
     }
+
+    /// The quantised rows at a place.
+    pub(crate) fn panel(&self, place: Place) -> Panel<'_> {
+        let blocks = self.width / BLOCK;
+        let numbers = place.first * self.width..(place.first + place.count) * self.width;
+        let each = place.first * blocks..(place.first + place.count) * blocks;
+        Panel {
+            quants: &self.quants[numbers],
+            scales: &self.scales[each.clone()],
+            sums: &self.sums[each.clone()],
+            rounded_sums: &self.rounded_sums[each.clone()],
+            half_sums: &self.half_sums[2 * each.start..2 * each.end],
+        }
+    }
 }
 
 /// A pointer of which each task uses a part of its own.
@@ -62,4 +176,140 @@ impl<T> Shared<T> {
     pub fn get(self) -> *mut T {
         self.0
     }
+}
+
+/// The quantised form of all rows.
+struct Parts {
+    quants: Shared<i8>,
+    scales: Shared<f32>,
+    sums: Shared<f32>,
+    rounded_sums: Shared<f32>,
+    half_sums: Shared<i32>,
+}
+
+/// The code that quantises on the processor at hand. All variants give the same.
+#[derive(Clone, Copy)]
+enum Quantizer {
+    Plain,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl Quantizer {
+    fn detect() -> Self {
+        match Processor::detect() {
+            #[cfg(target_arch = "x86_64")]
+            Processor::Avx512 => Self::Avx512,
+            #[cfg(target_arch = "x86_64")]
+            Processor::Avx2 | Processor::AvxVnni => Self::Avx2,
+            _ => Self::Plain,
+        }
+    }
+
+    fn row(self, numbers: &[f32], row: usize, place: Place, parts: &Parts) {
+        match self {
+            Self::Plain => quantize_row(numbers, row, place, parts),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the features were detected.
+            Self::Avx2 => unsafe { quantize_row_avx2(numbers, row, place, parts) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the features were detected.
+            Self::Avx512 => unsafe { quantize_row_avx512(numbers, row, place, parts) },
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn quantize_row_avx2(numbers: &[f32], row: usize, place: Place, parts: &Parts) {
+    quantize_row(numbers, row, place, parts);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,fma,f16c")]
+fn quantize_row_avx512(numbers: &[f32], row: usize, place: Place, parts: &Parts) {
+    quantize_row(numbers, row, place, parts);
+}
+
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "compiled into each caller with that caller's processor features")]
+fn quantize_row(numbers: &[f32], row: usize, place: Place, parts: &Parts) {
+    let blocks = numbers.len() / BLOCK;
+    let first = place.first * blocks;
+    for (index, numbers) in numbers.as_chunks::<BLOCK>().0.iter().enumerate() {
+        let block = quantize(numbers);
+        let in_block = index * place.count + row - place.first;
+        let halves = 2 * (first + index * place.count) + row - place.first;
+        // SAFETY: the panel's data begins behind that of the rows before it and holds as many blocks as its rows have;
+        // this row's part of it is written by this task alone.
+        unsafe {
+            *parts.quants.get().cast::<[i8; BLOCK]>().add(first + in_block) = block.quants;
+            *parts.scales.get().add(first + in_block) = block.scale;
+            *parts.sums.get().add(first + in_block) = block.sum;
+            *parts.rounded_sums.get().add(first + in_block) = block.rounded_sum;
+            *parts.half_sums.get().add(halves) = block.half_sums[0];
+            *parts.half_sums.get().add(halves + place.count) = block.half_sums[1];
+        }
+    }
+}
+
+/// 32 numbers, quantised.
+struct Quantized {
+    quants: [i8; BLOCK],
+    scale: f32,
+    sum: f32,
+    rounded_sum: f32,
+    half_sums: [i32; 2],
+}
+
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "compiled into each caller with that caller's processor features")]
+fn quantize(numbers: &[f32; BLOCK]) -> Quantized {
+    let (highest, inverse) = highest(numbers);
+    let quants = numbers.map(|number| {
+        let scaled = (number * inverse).round_ties_even();
+        // SAFETY: not beyond 127 but for a rounding, and the conversion saturates; what is no number becomes any.
+        unsafe { scaled.clamp(-127.0, 127.0).to_int_unchecked::<i32>() as i8 }
+    });
+    let half_sums = [0, HALF].map(|half| {
+        let mut sum = 0;
+        for quant in &quants[half..half + HALF] {
+            sum += i32::from(*quant);
+        }
+        sum
+    });
+    let total = (half_sums[0] + half_sums[1]) as f32;
+    let exact = highest / 127.0;
+    let scale = rounded(exact);
+    Quantized { quants, scale, sum: scale * total, rounded_sum: rounded(exact * total), half_sums }
+}
+
+/// The largest absolute value, and the factor that makes 127 of it.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "compiled into each caller with that caller's processor features")]
+fn highest(numbers: &[f32; BLOCK]) -> (f32, f32) {
+    let mut lanes = [0f32; HALF];
+    for (lane, highest) in lanes.iter_mut().enumerate() {
+        let (left, right) = (numbers[lane].abs(), numbers[lane + HALF].abs());
+        *highest = if left > right { left } else { right };
+    }
+    let mut width = HALF / 2;
+    while width > 0 {
+        for lane in 0..width {
+            if lanes[lane + width] > lanes[lane] {
+                lanes[lane] = lanes[lane + width];
+            }
+        }
+        width /= 2;
+    }
+    let highest = lanes[0];
+    (highest, if highest > 0.0 { 127.0 / highest } else { 0.0 })
+}
+
+/// Rounded as llama.cpp stores it, if 16 bits hold numbers of that size at all.
+fn rounded(value: f32) -> f32 {
+    let rounded = f16::from_f32(value);
+    if rounded.is_normal() { rounded.to_f32() } else { value }
 }

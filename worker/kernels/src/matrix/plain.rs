@@ -1,0 +1,85 @@
+//! The product of a tile without instructions by name: slow, and what every other one must equal to the bit.
+
+use half::f16;
+
+use super::layout::{Codes, LINE, Layout, Scales, TILE};
+use super::tile::{Sums, Weights};
+use crate::blocks::{GROUP, IQ4_LEVELS};
+use crate::rows::{BLOCK, Panel};
+
+/// # Safety
+/// None of its own; it has the signature of those that have.
+pub(super) unsafe fn product<L: Layout, const M: usize>(
+    weights: Weights<'_>,
+    panel: Panel<'_>,
+    sums: &mut Sums,
+) {
+    for (row, sums) in sums.iter_mut().enumerate().take(M) {
+        for (lane, sum) in sums.iter_mut().enumerate() {
+            *sum = 0.0;
+            for index in 0..weights.groups {
+                *sum = add_group::<L, M>(weights, panel, [index, row, lane], *sum);
+            }
+        }
+    }
+}
+
+fn add_group<L: Layout, const M: usize>(
+    weights: Weights<'_>,
+    panel: Panel<'_>,
+    [index, row, lane]: [usize; 3],
+    sum: f32,
+) -> f32 {
+    let codes = codes::<L>(weights.codes::<L>(index), lane);
+    let at = index * M + row;
+    let quants = &panel.quants[at * BLOCK..][..BLOCK];
+    let [low, high] = [0, GROUP / 2].map(|half| {
+        let pairs = codes[half..half + GROUP / 2].iter().zip(&quants[half..]);
+        pairs.map(|(code, quant)| i32::from(*code) * i32::from(*quant)).sum::<i32>()
+    });
+    let factors = factors::<L>(weights.scales::<L>(index), index % L::SCALE_GROUPS, lane);
+    let scale = panel.scales[at];
+    if L::SCALES == Scales::Halves {
+        let half_sum = |half: usize| panel.half_sums[(2 * index + half) * M + row];
+        let level = |product: i32, half| (product - i32::from(L::OFFSET) * half_sum(half)) as f32;
+        let both = level(high, 1).mul_add(factors[1], level(low, 0) * factors[0]);
+        return both.mul_add(scale, sum);
+    }
+    let total = if L::SCALES == Scales::Two { panel.rounded_sums[at] } else { panel.sums[at] };
+    let sum = ((low + high) as f32).mul_add(factors[0] * scale, sum);
+    factors[1].mul_add(total, sum)
+}
+
+/// The codes of one output, or for a table its levels with the offset added.
+fn codes<L: Layout>(lines: &[u8], lane: usize) -> [u8; GROUP] {
+    std::array::from_fn(|input| {
+        let (vector, byte) = (input / 4, lane * 4 + input % 4);
+        let (line, half) = (vector % 4, vector / 4);
+        let nibble = || lines[line * LINE + byte] >> (4 * half) & 15;
+        match L::CODES {
+            Codes::Nibbles => nibble(),
+            Codes::Table => IQ4_LEVELS[usize::from(nibble())].cast_unsigned() ^ 0x80,
+            Codes::Fives => nibble() | (lines[4 * LINE + byte] >> vector & 1) << 4,
+            Codes::Sixes => nibble() | (lines[(4 + half) * LINE + byte] >> (2 * line) & 3) << 4,
+            Codes::Bytes => lines[vector * LINE + byte],
+        }
+    })
+}
+
+/// Scale and minimum, or the scales of both halves.
+fn factors<L: Layout>(bytes: &[u8], index: usize, lane: usize) -> [f32; 2] {
+    let number = |at: usize| f16::from_le_bytes([bytes[at + 2 * lane], bytes[at + 2 * lane + 1]]).to_f32();
+    let signed = |at: usize| f32::from(bytes[at + lane].cast_signed());
+    let unsigned = |at: usize| f32::from(bytes[at + lane]);
+    let scale = number(0);
+    let with_offset = |scale: f32| [scale, scale * -f32::from(L::OFFSET)];
+    match L::SCALES {
+        Scales::One => with_offset(scale),
+        Scales::Two => [scale, number(TILE * 2)],
+        Scales::Fractions => {
+            [scale * unsigned(64 + index * 32), -(number(TILE * 2) * unsigned(80 + index * 32))]
+        }
+        Scales::Signed => with_offset(scale * signed(32 + index * 16)),
+        Scales::Halves => [scale * signed(32 + index * 32), scale * signed(48 + index * 32)],
+    }
+}

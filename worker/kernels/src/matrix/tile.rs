@@ -1,0 +1,63 @@
+//! Which code makes the product of a tile with a panel.
+
+use super::layout::{Layout, TILE, with_layout};
+use super::plain;
+use crate::format::Format;
+use crate::processor::Processor;
+use crate::rows::{PANEL, Panel};
+
+/// The weights of a tile.
+#[derive(Clone, Copy)]
+pub(crate) struct Weights<'a> {
+    pub bytes: &'a [u8],
+    pub groups: usize,
+}
+
+impl<'a> Weights<'a> {
+    pub fn codes<L: Layout>(self, group: usize) -> &'a [u8] {
+        &self.bytes[group * L::CODE_BYTES..][..L::CODE_BYTES]
+    }
+
+    /// The scales of the group and those that are stored with them.
+    pub fn scales<L: Layout>(self, group: usize) -> &'a [u8] {
+        let scales = &self.bytes[self.groups * L::CODE_BYTES..];
+        &scales[group / L::SCALE_GROUPS * L::SCALE_BYTES..][..L::SCALE_BYTES]
+    }
+}
+
+/// What comes out: for each row of a panel the outputs of a tile. Rows beyond the panel are left alone.
+pub(crate) type Sums = [[f32; TILE]; PANEL];
+
+/// Makes the product of a tile and a panel.
+///
+/// # Safety
+/// The processor must have the features that the function was compiled for; the weights hold the tile and the panel as
+/// many blocks as the weights have groups.
+pub(crate) type Product = unsafe fn(Weights<'_>, Panel<'_>, &mut Sums);
+
+/// The products with panels of 1, 2, 4, 8 and 16 rows.
+pub(crate) type Products = [Product; 5];
+
+/// The products for a format, unless it is one of plain numbers.
+pub(crate) fn products(processor: Processor, format: Format) -> Option<Products> {
+    match processor {
+        Processor::Plain => with_layout!(format, plain_products),
+        #[cfg(target_arch = "x86_64")]
+        Processor::Avx2 | Processor::AvxVnni => with_layout!(format, plain_products),
+        #[cfg(target_arch = "x86_64")]
+        Processor::Avx512 => with_layout!(format, avx512_products),
+        #[cfg(target_arch = "aarch64")]
+        Processor::Neon => with_layout!(format, plain_products),
+    }
+}
+
+fn plain_products<L: Layout>() -> Products {
+    use plain::product;
+    [product::<L, 1>, product::<L, 2>, product::<L, 4>, product::<L, 8>, product::<L, 16>]
+}
+
+#[cfg(target_arch = "x86_64")]
+fn avx512_products<L: Layout>() -> Products {
+    use super::avx512::product;
+    [product::<L, 1>, product::<L, 2>, product::<L, 4>, product::<L, 8>, product::<L, 16>]
+}
