@@ -64,9 +64,20 @@ openapi-check: programs
 	diff <($(DEBUG)/rbee-hive openapi) openapi/hive-agent.json || fail openapi/hive-agent.json; \
 	diff <($(DEBUG)/worker-rbee openapi) openapi/worker.json || fail openapi/worker.json
 
-bench: $(MODELS)/smollm2-135m-instruct.gguf $(VENV)/.complete ## Measure a release build; results go to bench/results/
+# What is measured: a script in bench/ with a list of requirements of its own, or all of them. The engine's is measured
+# beside llama.cpp, which is built here for this very machine: where -march=native promises what the machine then refuses
+# (AMX on some virtual ones), name the instructions instead, as in LLAMA_CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_AVX2=ON".
+TARGET ?= spine
+BENCHES := $(patsubst bench/requirements-%.txt,%,$(wildcard bench/requirements-*.txt))
+LLAMA_CMAKE_ARGS ?= -DGGML_NATIVE=ON
+bench_venv = $(TEST_CACHE)/venv-$(1)-$(shell (cat bench/requirements-$(1).txt; echo "$(LLAMA_CMAKE_ARGS)") | sha256sum | cut -c 1-12)
+
+bench: $(addprefix bench-,$(if $(filter all,$(TARGET)),$(BENCHES),$(TARGET))) ## Measure a release build; TARGET=engine, another script or all
+
+bench-%: bench/requirements-%.txt $(MODEL_FILES)
+	@$(MAKE) --no-print-directory $(call bench_venv,$*)/.complete REQUIREMENTS=$< VENV=$(call bench_venv,$*)
 	cargo build --release $(PACKAGES)
-	RBEE_TEST_MODELS=$(MODELS) RBEE_BIN_DIR=$(RELEASE) $(VENV)/bin/python bench/spine.py $(ARGS)
+	RBEE_TEST_MODELS=$(MODELS) RBEE_BIN_DIR=$(RELEASE) $(call bench_venv,$*)/bin/python bench/$*.py $(ARGS)
 
 programs: ## Build all programs in the dev profile
 	cargo build --workspace --bins
@@ -75,7 +86,8 @@ models: $(MODEL_FILES) ## Fetch the models that the tests use
 
 $(VENV)/.complete: $(REQUIREMENTS)
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $(REQUIREMENTS)
+	CMAKE_ARGS="$(LLAMA_CMAKE_ARGS)" $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-cache-dir \
+		--no-binary llama-cpp-python --requirement $(REQUIREMENTS)
 	touch $@
 
 # The hive fetches and verifies them, as it does for a user; the links give the tests one folder with plain names.

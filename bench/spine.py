@@ -8,7 +8,6 @@ import datetime
 import http.client
 import json
 import os
-import platform
 import signal
 import statistics
 import subprocess
@@ -18,6 +17,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import openai
+
+from machine import machine, spread
+from processes import Stack, catalog_entry
 
 MODEL = "smollm2-135m-instruct"
 PROMPT_TOKENS = 512
@@ -34,9 +36,10 @@ def main():
     model = Path(os.environ["RBEE_TEST_MODELS"]) / f"{MODEL}.gguf"
     figures = {"inside the worker": inside_the_worker(programs, model)}
     figures["second start"] = second_start(programs, model)
-    with Stack(programs, model) as stack:
+    with Stack(programs, MODEL, model) as stack:
+        complete(openai.OpenAI(base_url=f"{stack.url}/v1", api_key="none"), "Hello", 1)
         figures["through the SDK"] = through_the_sdk(stack.url, options.rounds)
-        figures["time added by the queen"] = added_time(stack.url, stack.worker_url, options.pairs)
+        figures["time added by the queen"] = added_time(stack.url, stack.worker_url(), options.pairs)
     report = {"date": datetime.date.today().isoformat(), "machine": machine(), "model": MODEL, "figures": figures}
     path = RESULTS / f"spine-{report['date']}.json"
     path.write_text(json.dumps(report, indent=2) + "\n")
@@ -44,39 +47,11 @@ def main():
     print(f"written to {path}")
 
 
-class Stack:
-    """A queen with her hive and one worker, on free ports and a data directory of their own."""
-
-    def __init__(self, programs: Path, model: Path):
-        self.programs, self.model = programs, model
-
-    def __enter__(self):
-        self.folder = tempfile.TemporaryDirectory(prefix="rbee-bench-")
-        data_dir = Path(self.folder.name)
-        entry = f'reference = "{MODEL}"\nkind = "text-gen"\nprovider = "file"\npath = "{self.model}"\n'
-        data_dir.joinpath("config.toml").write_text(f"[[hive.models]]\n{entry}")
-        command = [self.programs / "queen-rbee", "daemon", "--port", "0", "--local-hive", "spawn", "--hive-port", "0"]
-        command += ["--data-dir", data_dir, "--log-level", "warn", "--exit-with-parent"]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.url = self.process.stdout.readline().removeprefix("listening on ").strip()
-        while not get(self.url, "/v1/models")["data"]:
-            time.sleep(0.05)
-        complete(openai.OpenAI(base_url=f"{self.url}/v1", api_key="none"), "Hello", 1)
-        self.worker_url = get(self.url, "/v2/workers/list")["workers"][0]["url"]
-        return self
-
-    def __exit__(self, *_):
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(timeout=20)
-        self.folder.cleanup()
-
-
 def second_start(programs: Path, model: Path):
     """Seconds from `rbee-keeper up` to its word that all is ready, with the model there already."""
     times = []
     with tempfile.TemporaryDirectory(prefix="rbee-bench-") as folder:
-        entry = f'reference = "{MODEL}"\nkind = "text-gen"\nprovider = "file"\npath = "{model}"\n'
-        Path(folder, "config.toml").write_text(f"[[hive.models]]\n{entry}")
+        Path(folder, "config.toml").write_text(catalog_entry(MODEL, model))
         environment = {**os.environ, "RBEE_HIVE_PORT": "0"}
         command = [programs / "rbee-keeper", "up", "--port", "0", "--data-dir", folder]
         for _ in range(6):
@@ -91,13 +66,6 @@ def second_start(programs: Path, model: Path):
             process.wait(timeout=20)
     # The first start makes the catalog.
     return {"seconds_to_ready": spread(times[1:])}
-
-
-def get(url: str, path: str):
-    address = urlsplit(url)
-    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=30)
-    connection.request("GET", path)
-    return json.load(connection.getresponse())
 
 
 def inside_the_worker(programs: Path, model: Path):
@@ -176,17 +144,6 @@ def timed_poster(url: str, path: str, body: dict):
         return (time.perf_counter() - started) * 1000
 
     return post
-
-
-def spread(values: list[float]):
-    ordered = sorted(values)
-    return {"min": round(ordered[0], 3), "median": round(statistics.median(ordered), 3), "max": round(ordered[-1], 3)}
-
-
-def machine():
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = {line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")}
-    return {"cpu": ", ".join(sorted(names)) or platform.processor(), "cores": os.cpu_count(), "system": platform.platform()}
 
 
 if __name__ == "__main__":

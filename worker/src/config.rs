@@ -114,6 +114,9 @@ pub struct BenchArgs {
     /// Tokens to generate
     #[arg(long, value_name = "TOKENS", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
     pub new_tokens: u32,
+    /// Sequences that generate together, each with a prompt of its own
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=SLOTS_MAX as i64))]
+    pub streams: u32,
     /// Print one line of JSON instead of text
     #[arg(long)]
     pub json: bool,
