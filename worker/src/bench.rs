@@ -5,7 +5,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::config::{BenchArgs, ModelConfig};
-use crate::engine::{Model, Span, StepError};
+use crate::engine::{BlockId, Logits, Model, Span, StepError, blocks_for};
 use crate::error::LoadError;
 use crate::text::model::{LoadOrder, load};
 use crate::text::sampler::likeliest;
@@ -57,8 +57,9 @@ pub fn run(args: &BenchArgs, config: &ModelConfig) -> Result<Measurement, LoadEr
         backend: config.backend,
         gpu: config.gpu,
         context_limit: config.context_limit,
+        kv: config.kv,
     };
-    let model = load(&order, &mut |_| {})?;
+    let mut model = load(&order, &mut |_| {})?;
     let load_seconds = started.elapsed().as_secs_f64();
     let BenchArgs { prompt_tokens, new_tokens, streams, .. } = *args;
     let limit = model.language.context_limit;
@@ -67,8 +68,15 @@ pub fn run(args: &BenchArgs, config: &ModelConfig) -> Result<Measurement, LoadEr
             "{prompt_tokens} prompt tokens and {new_tokens} new ones do not fit a context of {limit}"
         )));
     }
+    let blocks = blocks_for((prompt_tokens + new_tokens) as usize) * streams as usize;
+    if blocks > model.weights.blocks_max() {
+        return Err(LoadError::Failed(format!(
+            "{streams} sequences need {blocks} blocks of keys and values; the memory budget allows {}",
+            model.weights.blocks_max()
+        )));
+    }
     let prompts = prompts(model.language.vocabulary.size() as u32, prompt_tokens, streams);
-    let times = measure(&model.weights, &prompts, new_tokens)
+    let times = measure(&mut model.weights, &prompts, new_tokens)
         .map_err(|error| LoadError::Failed(format!("{error:?}")))?;
     Ok(Measurement {
         prompt_tokens,
@@ -88,34 +96,48 @@ fn prompts(vocabulary: u32, length: u32, streams: u32) -> Vec<Vec<u32>> {
     (0..streams).map(|stream| (0..length).map(|index| token(stream, index)).collect()).collect()
 }
 
-fn measure<M: Model>(model: &M, prompts: &[Vec<u32>], new_tokens: u32) -> Result<Times, StepError> {
+fn measure<M: Model>(model: &mut M, prompts: &[Vec<u32>], new_tokens: u32) -> Result<Times, StepError> {
     let mut times = Times::default();
-    let mut step = |spans: &mut [Span<'_, M::Cache>]| {
+    let (vocabulary, chunk) = (model.vocabulary_size(), model.prefill_tokens());
+    let mut logits = Vec::new();
+    let mut step = |spans: &[Span<'_>]| {
         let started = Instant::now();
-        let logits = model.step(spans)?;
+        model.step(spans, &mut logits)?;
         times.longest_step_ms = times.longest_step_ms.max(started.elapsed().as_secs_f64() * 1e3);
-        Ok::<_, StepError>(logits)
+        Ok::<_, StepError>(
+            logits.chunks_exact(vocabulary).map(|logits| [likeliest(logits)]).collect::<Vec<_>>(),
+        )
     };
-    let mut caches = prompts.iter().map(|_| model.new_cache()).collect::<Result<Vec<_>, _>>()?;
+    let mut tables: Vec<Vec<BlockId>> = Vec::new();
+    for prompt in prompts {
+        let first = tables.iter().map(Vec::len).sum();
+        tables.push(BlockId::run(first, prompt.len() + new_tokens as usize));
+    }
     let mut last = Vec::new();
     let started = Instant::now();
-    for (prompt, cache) in prompts.iter().zip(&mut caches) {
-        let mut fed = 0;
-        for tokens in prompt.chunks(model.prefill_rows()) {
-            fed += tokens.len();
-            let logits = step(&mut [Span { tokens, cache, wants_logits: fed == prompt.len() }])?;
-            last.extend(logits.iter().map(|logits| [likeliest(logits)]));
+    for (prompt, blocks) in prompts.iter().zip(&tables) {
+        let mut position = 0;
+        for tokens in prompt.chunks(chunk) {
+            let is_last = position + tokens.len() == prompt.len();
+            let logits = if is_last { Logits::Last } else { Logits::None };
+            last.extend(step(&[Span { tokens, position, blocks, logits }])?);
+            position += tokens.len();
         }
     }
     let prefill_seconds = started.elapsed().as_secs_f64();
     let started = Instant::now();
-    for _ in 0..new_tokens {
-        let mut spans: Vec<_> = last
+    for generated in 0..new_tokens as usize {
+        let spans: Vec<Span<'_>> = last
             .iter()
-            .zip(&mut caches)
-            .map(|(token, cache)| Span { tokens: token, cache, wants_logits: true })
+            .zip(prompts.iter().zip(&tables))
+            .map(|(token, (prompt, blocks))| Span {
+                tokens: token,
+                position: prompt.len() + generated,
+                blocks,
+                logits: Logits::Last,
+            })
             .collect();
-        last = step(&mut spans)?.iter().map(|logits| [likeliest(logits)]).collect();
+        last = step(&spans)?;
     }
     times.prefill_seconds = prefill_seconds;
     times.decode_seconds = started.elapsed().as_secs_f64();

@@ -16,6 +16,12 @@ use uuid::Uuid;
 const SLOTS: u32 = 4;
 /// Slots at most: each holds a whole context's keys and values.
 const SLOTS_MAX: u32 = 256;
+/// MiB of keys and values at most: 64 TiB, more than any machine has.
+const KV_CACHE_MB_MAX: u64 = 1 << 26;
+/// The share of the available memory that keys and values may take unless configured otherwise.
+const KV_SHARE: u64 = 4;
+/// What is taken for the available memory where the system does not tell.
+const AVAILABLE_BYTES_UNKNOWN: u64 = 4 << 30;
 /// The variables that the thread pools are sized by.
 const THREAD_VARIABLES: [&str; 2] = ["CANDLE_NUM_THREADS", "RAYON_NUM_THREADS"];
 
@@ -63,8 +69,14 @@ pub struct ModelArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub gpu: u32,
     /// Tokens of context at most [default: the model's own limit]
-    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(8..))]
+    #[arg(long, visible_alias = "context", value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(8..))]
     pub context_limit: Option<u32>,
+    /// Memory for keys and values in MiB [default: a quarter of what is available]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=KV_CACHE_MB_MAX))]
+    pub kv_cache_mb: Option<u64>,
+    /// How keys and values are kept: f16, or q8 in half of the memory [default: f16]
+    #[arg(long, value_name = "TYPE")]
+    pub kv_type: Option<KvFormat>,
     /// Threads that compute [default: the processors this process may use]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
@@ -122,12 +134,43 @@ pub struct BenchArgs {
     pub json: bool,
 }
 
+/// How keys and values are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KvConfig {
+    /// What a number is kept as.
+    pub format: KvFormat,
+    /// Bytes at most.
+    pub budget_bytes: u64,
+}
+
+/// What a number of a key or a value is kept as.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KvFormat {
+    /// 16 bits.
+    #[default]
+    F16,
+    /// 8 bits and a scale for each 32 of them.
+    Q8,
+}
+
+impl std::fmt::Display for KvFormat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::F16 => "f16",
+            Self::Q8 => "q8",
+        })
+    }
+}
+
 /// The worker's section of the settings file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Section {
     slots: Option<u32>,
     context_limit: Option<u32>,
+    kv_cache_mb: Option<u64>,
+    kv_type: Option<KvFormat>,
     threads: Option<u16>,
     log_level: Option<String>,
 }
@@ -143,6 +186,8 @@ pub struct ModelConfig {
     pub gpu: u32,
     /// Tokens of context at most.
     pub context_limit: Option<usize>,
+    /// How keys and values are kept.
+    pub kv: KvConfig,
     /// Threads that compute.
     pub threads: usize,
 }
@@ -214,8 +259,25 @@ fn model_config(args: ModelArgs, section: &Section) -> ModelConfig {
         backend: args.backend,
         gpu: args.gpu,
         context_limit: args.context_limit.or(section.context_limit).map(|limit| limit.max(8) as usize),
+        kv: KvConfig {
+            format: args.kv_type.or(section.kv_type).unwrap_or_default(),
+            budget_bytes: args
+                .kv_cache_mb
+                .or(section.kv_cache_mb)
+                .map_or_else(|| available_bytes() / KV_SHARE, |mib| mib.clamp(1, KV_CACHE_MB_MAX) << 20),
+        },
         threads,
     }
+}
+
+/// Memory that the machine and the cgroup leave to this process; what the file cache holds counts as free.
+fn available_bytes() -> u64 {
+    let Ok(mut system) = sysinfo::System::new() else { return AVAILABLE_BYTES_UNKNOWN };
+    system.refresh_memory();
+    let machine = system.available_memory();
+    system
+        .cgroup_limits()
+        .map_or(machine, |limits| machine.min(limits.total_memory.saturating_sub(limits.rss)))
 }
 
 /// Sizes the thread pools. Candle and rayon read the sizes of theirs from the environment only, so a process that was

@@ -113,12 +113,12 @@ async fn tell_hive(service: &Service, port: u16) {
 /// Loads on a thread of its own, which the process does not wait for when it is told to stop in the middle.
 fn start_load(service: &Service) -> Result<oneshot::Receiver<Result<TextModel, LoadError>>, ApiError> {
     let (sender, receiver) = oneshot::channel();
-    let ModelConfig { path, backend, gpu, context_limit, .. } = service.config.model.clone();
+    let ModelConfig { path, backend, gpu, context_limit, kv, .. } = service.config.model.clone();
     let progress = service.lifecycle.reporter();
     std::thread::Builder::new()
         .name("load".to_owned())
         .spawn(move || {
-            let order = LoadOrder { path: &path, backend, gpu, context_limit };
+            let order = LoadOrder { path: &path, backend, gpu, context_limit, kv };
             // The supervisor is gone when the worker was told to stop; nobody wants the model then.
             let _ = sender.send(load(&order, &mut |loading| progress.progress(loading)));
         })

@@ -42,6 +42,13 @@ struct Loaded {
     language: Arc<Language>,
 }
 
+impl Loaded {
+    /// Tokens that prompt and answer may hold together.
+    fn context_limit(&self) -> usize {
+        self.language.context_limit.min(self.engine.tokens_max())
+    }
+}
+
 /// Executions by their id, each until its slot is free.
 #[derive(Debug, Default)]
 struct Running(Mutex<HashMap<String, Ending>>);
@@ -146,7 +153,7 @@ impl Service {
             ApiError::new(ErrorCode::AllSlotsBusy, message).with_retry_after_ms(BUSY_RETRY_MS)
         })?;
         let prompt = tokenize(loaded.language.clone(), request.input).await?;
-        let max_tokens = fit(prompt.len(), request.max_tokens, loaded.language.context_limit)?;
+        let max_tokens = fit(prompt.len(), request.max_tokens, loaded.context_limit())?;
         let prompt_tokens = prompt.len() as u32;
         let cancel = CancellationToken::new();
         self.register(
@@ -225,7 +232,7 @@ impl Service {
 
     /// Who this is and how it does.
     pub fn health(&self) -> Health {
-        let context_length = self.loaded.get().map_or(0, |loaded| loaded.language.context_limit as u32);
+        let context_length = self.loaded.get().map_or(0, |loaded| loaded.context_limit() as u32);
         let on_gpu = self.config.model.backend != protocol::worker::Backend::Cpu;
         Health {
             status: "healthy".to_owned(),

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::{Event, Finish, SlotGuard, Span};
+use crate::engine::{BlockId, Event, Finish, Logits, SlotGuard, Span};
 use crate::text::output::{Emitted, TextOutput};
 use crate::text::sampler::{Sampler, Sampling};
 use crate::text::vocabulary::Vocabulary;
@@ -37,14 +37,16 @@ pub struct Job {
 }
 
 /// A running sequence.
-pub(super) struct Sequence<C> {
+pub(super) struct Sequence {
     prompt: Vec<u32>,
     max_tokens: usize,
     events: mpsc::Sender<Event>,
     cancel: CancellationToken,
     accepted: Instant,
     /// What it occupies; nothing once it has ended, although its last events may still wait for a slow reader.
-    seat: Option<Seat<C>>,
+    seat: Option<Seat>,
+    /// The blocks of an ended sequence until the pool has them back.
+    released: Vec<BlockId>,
     fed: usize,
     last: [u32; 1],
     generated: usize,
@@ -58,20 +60,21 @@ pub(super) struct Sequence<C> {
 }
 
 /// What a sequence occupies while it runs.
-struct Seat<C> {
-    cache: C,
+struct Seat {
+    blocks: Vec<BlockId>,
     _slot: SlotGuard,
 }
 
-impl<C> Sequence<C> {
-    pub(super) fn new(job: Job, cache: C, vocabulary: Arc<Vocabulary>) -> Self {
+impl Sequence {
+    pub(super) fn new(job: Job, blocks: Vec<BlockId>, vocabulary: Arc<Vocabulary>) -> Self {
         let mut sequence = Self {
             prompt: job.prompt,
             max_tokens: job.max_tokens,
             events: job.events,
             cancel: job.cancel,
             accepted: job.accepted,
-            seat: Some(Seat { cache, _slot: job.slot }),
+            seat: Some(Seat { blocks, _slot: job.slot }),
+            released: Vec::new(),
             fed: 0,
             last: [0],
             generated: 0,
@@ -111,15 +114,22 @@ impl<C> Sequence<C> {
     }
 
     /// Its part of the next step: a chunk of the prompt, or the last token.
-    pub(super) fn span(&mut self, prefill_rows: usize) -> Option<Span<'_, C>> {
-        let cache = &mut self.seat.as_mut()?.cache;
+    pub(super) fn span(&mut self, prefill_tokens: usize) -> Option<Span<'_>> {
+        let blocks = &self.seat.as_ref()?.blocks;
         if self.fed == self.prompt.len() {
-            return Some(Span { tokens: &self.last, cache, wants_logits: true });
+            let position = self.prompt.len() + self.generated - 1;
+            return Some(Span { tokens: &self.last, position, blocks, logits: Logits::Last });
         }
-        let end = (self.fed + prefill_rows).min(self.prompt.len());
-        let tokens = &self.prompt[self.fed..end];
+        let position = self.fed;
+        let end = (self.fed + prefill_tokens).min(self.prompt.len());
         self.fed = end;
-        Some(Span { tokens, cache, wants_logits: end == self.prompt.len() })
+        let logits = if end == self.prompt.len() { Logits::Last } else { Logits::None };
+        Some(Span { tokens: &self.prompt[position..end], position, blocks, logits })
+    }
+
+    /// The blocks of a sequence that has ended, for good.
+    pub(super) fn take_blocks(&mut self) -> Vec<BlockId> {
+        if self.seat.is_some() { Vec::new() } else { std::mem::take(&mut self.released) }
     }
 
     /// Takes the logits that a step gave, and sends what they make.
@@ -183,7 +193,7 @@ impl<C> Sequence<C> {
     fn end_with(&mut self, event: Event) {
         self.outbox.push_back(event);
         // Before the event goes out: whoever reads it may send the next request at once.
-        self.seat = None;
+        self.released = self.seat.take().map(|seat| seat.blocks).unwrap_or_default();
         self.flush();
     }
 

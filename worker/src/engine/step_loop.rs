@@ -8,7 +8,7 @@ use protocol::{ApiError, ErrorCode};
 use tokio::sync::oneshot;
 
 use crate::engine::sequence::Sequence;
-use crate::engine::{Event, Job, Model, StepError};
+use crate::engine::{BLOCK_TOKENS, BlockPool, Event, Job, Logits, Model, StepError, blocks_for};
 use crate::text::vocabulary::Vocabulary;
 
 /// How often a reader is looked after while every sequence waits for its reader.
@@ -23,6 +23,7 @@ enum Command {
 #[derive(Debug, Clone)]
 pub struct Engine {
     commands: SyncSender<Command>,
+    tokens_max: usize,
 }
 
 impl Engine {
@@ -36,13 +37,28 @@ impl Engine {
         // Every job holds a slot, so there is always room for one more command.
         let (commands, receiver) = sync_channel(slots_total as usize + 2);
         let (outcome, ended) = oneshot::channel();
-        let step_loop = StepLoop { model, vocabulary, commands: receiver, sequences: Vec::new(), turn: 0 };
+        let blocks = BlockPool::new(model.blocks_max());
+        let tokens_max = model.blocks_max() * BLOCK_TOKENS;
+        let step_loop = StepLoop {
+            model,
+            vocabulary,
+            commands: receiver,
+            sequences: Vec::new(),
+            blocks,
+            logits: Vec::new(),
+            turn: 0,
+        };
         std::thread::Builder::new().name("engine".to_owned()).spawn(move || {
             let result = step_loop.run();
             // Nobody waits for the outcome of an engine whose process is on its way out.
             let _ = outcome.send(result);
         })?;
-        Ok((Self { commands }, ended))
+        Ok((Self { commands, tokens_max }, ended))
+    }
+
+    /// Tokens of a sequence that the memory for keys and values could hold if it were alone.
+    pub fn tokens_max(&self) -> usize {
+        self.tokens_max
     }
 
     /// Hands a job over. It fails only when the engine is gone.
@@ -65,7 +81,9 @@ struct StepLoop<M: Model> {
     model: M,
     vocabulary: Arc<Vocabulary>,
     commands: Receiver<Command>,
-    sequences: Vec<Sequence<M::Cache>>,
+    sequences: Vec<Sequence>,
+    blocks: BlockPool,
+    logits: Vec<f32>,
     turn: u64,
 }
 
@@ -79,13 +97,13 @@ impl<M: Model> StepLoop<M> {
             for sequence in &mut self.sequences {
                 sequence.attend_to_caller();
             }
-            self.sequences.retain(|sequence| !sequence.is_over());
+            self.let_go();
             if let Err(error) = self.step() {
                 tracing::error!(code = error.code.as_str(), "{}", error.message);
                 self.fail_all(&error);
                 return Err(error);
             }
-            self.sequences.retain(|sequence| !sequence.is_over());
+            self.let_go();
         }
     }
 
@@ -113,16 +131,24 @@ impl<M: Model> StepLoop<M> {
     }
 
     fn start(&mut self, job: Job) {
-        match self.model.new_cache() {
-            Ok(cache) => self.sequences.push(Sequence::new(job, cache, self.vocabulary.clone())),
-            Err(error) => {
-                tracing::error!(?error, "no memory for a sequence");
-                let error =
-                    ApiError::new(ErrorCode::InsufficientMemory, "There is no memory for another sequence.");
-                // A receiver that is gone needs no answer.
-                let _ = job.events.try_send(Event::Failed(error));
+        let needed = blocks_for(job.prompt.len() + job.max_tokens);
+        if needed > self.blocks.available() {
+            let message = "There is no memory for another sequence.";
+            // A receiver that is gone needs no answer.
+            let _ = job.events.try_send(Event::Failed(ApiError::new(ErrorCode::InsufficientMemory, message)));
+            return;
+        }
+        let blocks = (0..needed).filter_map(|_| self.blocks.take()).collect();
+        self.sequences.push(Sequence::new(job, blocks, self.vocabulary.clone()));
+    }
+
+    fn let_go(&mut self) {
+        for sequence in &mut self.sequences {
+            for block in sequence.take_blocks() {
+                self.blocks.release(block);
             }
         }
+        self.sequences.retain(|sequence| !sequence.is_over());
     }
 
     fn fail_all(&mut self, error: &ApiError) {
@@ -134,7 +160,7 @@ impl<M: Model> StepLoop<M> {
     /// Computes one step, if any sequence is ready for one. An error means that the device is gone.
     fn step(&mut self) -> Result<(), ApiError> {
         self.turn += 1;
-        let rows = self.model.prefill_rows();
+        let rows = self.model.prefill_tokens();
         let prefilling = self.next_to_prefill();
         let mut members = Vec::new();
         let mut spans = Vec::new();
@@ -146,17 +172,19 @@ impl<M: Model> StepLoop<M> {
                 sequence.last_turn = self.turn;
             }
             if let Some(span) = sequence.span(rows) {
-                members.push((index, span.wants_logits));
+                members.push((index, span.logits != Logits::None));
                 spans.push(span);
             }
         }
         if spans.is_empty() {
             return Ok(());
         }
-        match self.model.step(&mut spans) {
-            Ok(logits) => {
+        match self.model.step(&spans, &mut self.logits) {
+            Ok(()) => {
                 let waiting = members.iter().filter(|(_, wants_logits)| *wants_logits);
-                for ((index, _), logits) in waiting.zip(&logits) {
+                for ((index, _), logits) in
+                    waiting.zip(self.logits.chunks_exact(self.model.vocabulary_size()))
+                {
                     self.sequences[*index].advance(logits, &self.vocabulary);
                 }
                 Ok(())
@@ -195,7 +223,7 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::engine::{Finish, Slots, Span};
+    use crate::engine::{BlockId, Finish, Slots, Span};
     use crate::text::gguf::Metadata;
     use crate::text::sampler::Sampling;
 
@@ -203,32 +231,41 @@ mod tests {
     struct Alphabet;
 
     impl Model for Alphabet {
-        type Cache = Vec<u32>;
-
-        fn new_cache(&self) -> Result<Vec<u32>, StepError> {
-            Ok(Vec::new())
+        fn vocabulary_size(&self) -> usize {
+            128
         }
 
-        fn prefill_rows(&self) -> usize {
+        fn block_bytes(&self) -> usize {
+            1
+        }
+
+        fn blocks_max(&self) -> usize {
+            16
+        }
+
+        fn prefill_tokens(&self) -> usize {
             3
         }
 
-        fn step(&self, spans: &mut [Span<'_, Vec<u32>>]) -> Result<Vec<Vec<f32>>, StepError> {
-            let prefills = spans.iter().filter(|span| span.tokens.len() > 1 || !span.wants_logits).count();
-            assert!(prefills <= 1, "one chunk of one prompt a step");
-            let mut logits = Vec::new();
+        fn copy_block(&mut self, _: BlockId, _: BlockId, _: usize) -> Result<(), StepError> {
+            Ok(())
+        }
+
+        fn step(&mut self, spans: &[Span<'_>], logits: &mut Vec<f32>) -> Result<(), StepError> {
+            let prefills = spans.iter().filter(|span| span.tokens.len() > 1 || span.logits == Logits::None);
+            assert!(prefills.count() <= 1, "one chunk of one prompt a step");
+            logits.clear();
             for span in spans {
                 if span.tokens.contains(&u32::from(b'!')) {
                     return Err(StepError::Batch("an exclamation mark".to_owned()));
                 }
-                span.cache.extend_from_slice(span.tokens);
-                if span.wants_logits {
-                    let mut row = vec![0f32; 128];
-                    row[span.cache.last().copied().unwrap_or(0) as usize + 1] = 1.0;
-                    logits.push(row);
+                if span.logits == Logits::Last {
+                    let mut row = [0f32; 128];
+                    row[span.tokens.last().copied().unwrap_or(0) as usize + 1] = 1.0;
+                    logits.extend(row);
                 }
             }
-            Ok(logits)
+            Ok(())
         }
     }
 

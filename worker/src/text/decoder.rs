@@ -13,7 +13,7 @@ use crate::error::LoadError;
 use crate::text::architecture::{Activation, Architecture, Family};
 use crate::text::attention::Attention;
 use crate::text::gguf::ModelFile;
-use crate::text::kv::KvCache;
+use crate::text::kv::KvPool;
 use crate::text::linear::{Linear, linear, prefill_rows};
 use crate::text::rope::{Angles, Rope};
 
@@ -86,6 +86,13 @@ struct BatchAngles {
     local: Option<Angles>,
 }
 
+/// Where the keys and values of one batch lie.
+struct Memory<'a> {
+    kv: &'a KvPool,
+    spans: &'a [Span<'a>],
+    places: &'a [Tensor],
+}
+
 impl Decoder {
     /// The numbers of the model.
     pub fn architecture(&self) -> &Architecture {
@@ -102,39 +109,40 @@ impl Decoder {
         self.prefill_rows
     }
 
-    /// A cache for one sequence of at most `limit` tokens.
-    pub fn new_cache(&self, limit: usize) -> Result<KvCache> {
+    /// Memory for the keys and values of at most so many blocks.
+    pub fn new_kv(&self, blocks_max: usize) -> Result<KvPool> {
         let Architecture { layers, kv_heads, head_dim, .. } = self.architecture;
-        KvCache::new(layers, kv_heads, head_dim, limit, &self.device)
+        KvPool::new(layers, kv_heads, head_dim, blocks_max, &self.device)
     }
 
-    /// Runs one batch. Gives the logits after the last token of each span that wants them, in the spans' order.
-    pub fn step(&self, spans: &mut [Span<'_, KvCache>]) -> Result<Vec<Vec<f32>>> {
+    /// Runs one batch. `logits` gets the wanted rows, in the spans' order.
+    pub fn step(&self, kv: &mut KvPool, spans: &[Span<'_>], logits: &mut Vec<f32>) -> Result<()> {
+        kv.reserve(spans)?;
         let mut tokens = Vec::new();
         let mut positions = Vec::new();
-        for span in spans.iter_mut() {
-            span.cache.reserve(span.tokens.len())?;
+        let mut places = Vec::new();
+        let mut wanted = Vec::new();
+        for span in spans {
             tokens.extend_from_slice(span.tokens);
-            positions.extend(span.cache.tokens()..span.cache.tokens() + span.tokens.len());
+            positions.extend(span.position..span.position + span.tokens.len());
+            places.push(kv.places(span, &self.device)?);
+            let end = tokens.len() as u32;
+            wanted.extend(end - span.logits.rows(span.tokens.len()) as u32..end);
         }
         let angles = BatchAngles {
             global: self.rope.angles(&positions, &self.device)?,
             local: self.local_rope.as_ref().map(|rope| rope.angles(&positions, &self.device)).transpose()?,
         };
+        let memory = Memory { kv, spans, places: &places };
         let mut rows = self.embed(&tokens)?;
         for (index, layer) in self.layers.iter().enumerate() {
-            rows = self.layer(index, layer, &rows, &angles, spans)?;
+            rows = self.layer(index, layer, &rows, &angles, &memory)?;
         }
-        let mut wanted = Vec::new();
-        let mut end = 0;
-        for span in spans.iter_mut() {
-            span.cache.advance(span.tokens.len());
-            end += span.tokens.len();
-            if span.wants_logits {
-                wanted.push(end as u32 - 1);
-            }
+        logits.clear();
+        if !wanted.is_empty() {
+            logits.extend(self.logits(&rows, wanted)?);
         }
-        self.logits(&rows, wanted)
+        Ok(())
     }
 
     fn embed(&self, tokens: &[u32]) -> Result<Tensor> {
@@ -152,9 +160,9 @@ impl Decoder {
         layer: &Layer,
         rows: &Tensor,
         angles: &BatchAngles,
-        spans: &[Span<'_, KvCache>],
+        memory: &Memory<'_>,
     ) -> Result<Tensor> {
-        let mut attended = self.attend(index, layer, &layer.attention_norm.forward(rows)?, angles, spans)?;
+        let mut attended = self.attend(index, layer, &layer.attention_norm.forward(rows)?, angles, memory)?;
         if let Some(norm) = &layer.after_attention_norm {
             attended = norm.forward(&attended)?;
         }
@@ -178,7 +186,7 @@ impl Decoder {
         layer: &Layer,
         normed: &Tensor,
         angles: &BatchAngles,
-        spans: &[Span<'_, KvCache>],
+        memory: &Memory<'_>,
     ) -> Result<Tensor> {
         let Architecture { heads, kv_heads, head_dim, .. } = self.architecture;
         let count = normed.dim(0)?;
@@ -196,30 +204,27 @@ impl Decoder {
         let queries = rope.rotate(&queries, angles)?;
         let keys = rope.rotate(&keys, angles)?.transpose(0, 1)?;
         let values = values.transpose(0, 1)?;
-        let mut parts = Vec::with_capacity(spans.len());
+        let mut parts = Vec::with_capacity(memory.spans.len());
         let mut first = 0;
-        for span in spans {
+        for (span, places) in memory.spans.iter().zip(memory.places) {
             let count = span.tokens.len();
-            let (all_keys, all_values) =
-                span.cache.append(index, &keys.narrow(1, first, count)?, &values.narrow(1, first, count)?)?;
+            let (keys, values) = (keys.narrow(1, first, count)?, values.narrow(1, first, count)?);
+            let (all_keys, all_values) = memory.kv.append(index, span, places, &keys, &values)?;
             let own = queries.narrow(0, first, count)?;
-            parts.push(layer.attention.attend(&own, all_keys, all_values, span.cache.tokens())?);
+            parts.push(layer.attention.attend(&own, &all_keys, &all_values, span.position)?);
             first += count;
         }
         layer.output.forward(&Tensor::cat(&parts, 0)?)
     }
 
-    fn logits(&self, rows: &Tensor, wanted: Vec<u32>) -> Result<Vec<Vec<f32>>> {
-        if wanted.is_empty() {
-            return Ok(Vec::new());
-        }
+    fn logits(&self, rows: &Tensor, wanted: Vec<u32>) -> Result<Vec<f32>> {
         let count = wanted.len();
         let rows = rows.index_select(&Tensor::from_vec(wanted, count, &self.device)?, 0)?;
         let mut logits = self.head.forward(&self.norm.forward(&rows)?)?;
         if let Some(cap) = self.architecture.logit_softcap {
             logits = ((logits / f64::from(cap))?.tanh()? * f64::from(cap))?;
         }
-        logits.to_vec2()
+        logits.flatten_all()?.to_vec1()
     }
 }
 

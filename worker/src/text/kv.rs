@@ -1,90 +1,125 @@
-//! The keys and values of one sequence, kept as f16 in tensors that grow by doubling.
+//! The keys and values of all sequences: f16 tensors that are cut into blocks and grow by doubling.
 
 use candle_core::{DType, Device, Result, Tensor};
 
-/// Tokens that a fresh cache has room for.
-const FIRST_CAPACITY_TOKENS: usize = 256;
+use crate::engine::{BLOCK_TOKENS, BlockId, Span};
 
-/// Keys and values of all layers for one sequence. Memory follows the sequence's length, up to the context limit.
+/// Blocks that a fresh pool has room for.
+const FIRST_BLOCKS: usize = 8;
+
+/// Keys and values of all layers. Memory follows the highest block that was written to.
 #[derive(Debug)]
-pub struct KvCache {
+pub struct KvPool {
     layers: Vec<LayerKv>,
-    len: usize,
-    capacity: usize,
-    limit: usize,
+    blocks: usize,
+    blocks_max: usize,
 }
 
-/// Keys and values of one layer, each of shape (kv_heads, capacity, head_dim).
+/// Keys and values of one layer, each of shape (kv_heads, blocks · BLOCK_TOKENS, head_dim).
 #[derive(Debug)]
 struct LayerKv {
     keys: Tensor,
     values: Tensor,
 }
 
-impl KvCache {
-    /// An empty cache for at most `limit` tokens.
+impl KvPool {
+    /// An empty pool of at most `blocks_max` blocks.
     pub fn new(
         layers: usize,
         kv_heads: usize,
         head_dim: usize,
-        limit: usize,
+        blocks_max: usize,
         device: &Device,
     ) -> Result<Self> {
-        let capacity = FIRST_CAPACITY_TOKENS.min(limit);
+        let blocks = FIRST_BLOCKS.min(blocks_max);
         let layers = (0..layers)
             .map(|_| {
-                let zeros = || Tensor::zeros((kv_heads, capacity, head_dim), DType::F16, device);
+                let zeros = || Tensor::zeros((kv_heads, blocks * BLOCK_TOKENS, head_dim), DType::F16, device);
                 Ok(LayerKv { keys: zeros()?, values: zeros()? })
             })
             .collect::<Result<_>>()?;
-        Ok(Self { layers, len: 0, capacity, limit })
+        Ok(Self { layers, blocks, blocks_max })
     }
 
-    /// Tokens whose keys and values are in every layer.
-    pub fn tokens(&self) -> usize {
-        self.len
+    /// Blocks that it may hold.
+    pub fn blocks_max(&self) -> usize {
+        self.blocks_max
     }
 
-    /// Makes room for `more` tokens beyond those that are in.
-    pub fn reserve(&mut self, more: usize) -> Result<()> {
-        let needed = self.len + more;
-        if needed > self.limit {
-            candle_core::bail!("a sequence of {needed} tokens does not fit a context of {}", self.limit);
+    /// Makes room for all blocks of these spans.
+    pub fn reserve(&mut self, spans: &[Span<'_>]) -> Result<()> {
+        let needed =
+            spans.iter().flat_map(|span| span.blocks).map(|block| block.0 as usize + 1).max().unwrap_or(0);
+        self.grow(needed)
+    }
+
+    fn grow(&mut self, needed: usize) -> Result<()> {
+        if needed > self.blocks_max {
+            candle_core::bail!("block {} is none of {}", needed - 1, self.blocks_max);
         }
-        if needed <= self.capacity {
+        if needed <= self.blocks {
             return Ok(());
         }
-        let mut capacity = self.capacity.max(1);
-        while capacity < needed {
-            capacity *= 2;
-        }
-        let capacity = capacity.min(self.limit);
+        let blocks = needed.next_power_of_two().min(self.blocks_max);
         for layer in &mut self.layers {
-            layer.keys = enlarged(&layer.keys, capacity)?;
-            layer.values = enlarged(&layer.values, capacity)?;
+            layer.keys = enlarged(&layer.keys, blocks * BLOCK_TOKENS)?;
+            layer.values = enlarged(&layer.values, blocks * BLOCK_TOKENS)?;
         }
-        self.capacity = capacity;
+        self.blocks = blocks;
         Ok(())
     }
 
-    /// Writes the new tokens' keys and values, of shape (kv_heads, tokens, head_dim), behind those that are in, and
-    /// hands out the layer's whole tensors. [`Self::advance`] makes the tokens count once every layer has them.
-    pub fn append(&self, layer: usize, keys: &Tensor, values: &Tensor) -> Result<(&Tensor, &Tensor)> {
-        let Some(kv) = self.layers.get(layer) else { candle_core::bail!("there is no layer {layer}") };
-        kv.keys.slice_set(&keys.to_dtype(DType::F16)?.contiguous()?, 1, self.len)?;
-        kv.values.slice_set(&values.to_dtype(DType::F16)?.contiguous()?, 1, self.len)?;
-        Ok((&kv.keys, &kv.values))
+    /// Copies the first `tokens` tokens of a block.
+    pub fn copy(&mut self, from: BlockId, to: BlockId, tokens: usize) -> Result<()> {
+        self.grow(from.0.max(to.0) as usize + 1)?;
+        for tensor in self.layers.iter().flat_map(|layer| [&layer.keys, &layer.values]) {
+            let part = tensor.narrow(1, from.0 as usize * BLOCK_TOKENS, tokens)?.contiguous()?;
+            tensor.slice_set(&part, 1, to.0 as usize * BLOCK_TOKENS)?;
+        }
+        Ok(())
     }
 
-    /// Counts tokens that every layer has got.
-    pub fn advance(&mut self, tokens: usize) {
-        self.len += tokens;
+    /// Where the tokens of a sequence lie, up to the span's last one.
+    pub fn places(&self, span: &Span<'_>, device: &Device) -> Result<Tensor> {
+        let end = span.position + span.tokens.len();
+        let places: Vec<u32> = (0..end)
+            .map(|position| {
+                span.blocks[position / BLOCK_TOKENS].0 * BLOCK_TOKENS as u32
+                    + (position % BLOCK_TOKENS) as u32
+            })
+            .collect();
+        Tensor::from_vec(places, end, device)
+    }
+
+    /// Writes a span's keys and values, of shape (kv_heads, tokens, head_dim), into its blocks, and gathers those of its
+    /// whole sequence in their order.
+    pub fn append(
+        &self,
+        layer: usize,
+        span: &Span<'_>,
+        places: &Tensor,
+        keys: &Tensor,
+        values: &Tensor,
+    ) -> Result<(Tensor, Tensor)> {
+        let Some(kv) = self.layers.get(layer) else { candle_core::bail!("there is no layer {layer}") };
+        let (keys, values) = (keys.to_dtype(DType::F16)?, values.to_dtype(DType::F16)?);
+        let mut written = 0;
+        while written < span.tokens.len() {
+            let position = span.position + written;
+            let within = position % BLOCK_TOKENS;
+            let count = (BLOCK_TOKENS - within).min(span.tokens.len() - written);
+            let place = span.blocks[position / BLOCK_TOKENS].0 as usize * BLOCK_TOKENS + within;
+            kv.keys.slice_set(&keys.narrow(1, written, count)?.contiguous()?, 1, place)?;
+            kv.values.slice_set(&values.narrow(1, written, count)?.contiguous()?, 1, place)?;
+            written += count;
+        }
+        Ok((kv.keys.index_select(places, 1)?, kv.values.index_select(places, 1)?))
     }
 }
 
-fn enlarged(old: &Tensor, capacity: usize) -> Result<Tensor> {
+fn enlarged(old: &Tensor, tokens: usize) -> Result<Tensor> {
     let (heads, _, head_dim) = old.dims3()?;
-    let new = Tensor::zeros((heads, capacity, head_dim), old.dtype(), old.device())?;
+    let new = Tensor::zeros((heads, tokens, head_dim), old.dtype(), old.device())?;
     new.slice_set(old, 1, 0)?;
     Ok(new)
 }
@@ -92,23 +127,31 @@ fn enlarged(old: &Tensor, capacity: usize) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Logits;
 
     #[test]
-    fn what_is_in_survives_growth_and_the_limit_holds() {
+    fn a_sequence_is_read_in_its_order_wherever_its_blocks_lie() {
         let device = Device::Cpu;
-        let mut cache = KvCache::new(1, 2, 4, 600, &device).unwrap();
-        let first = Tensor::ones((2, 3, 4), DType::F32, &device).unwrap();
-        cache.reserve(3).unwrap();
-        cache.append(0, &first, &first).unwrap();
-        cache.advance(3);
-        cache.reserve(300).unwrap();
-        assert_eq!(cache.capacity, 512);
-        let next = (Tensor::ones((2, 1, 4), DType::F32, &device).unwrap() * 2.0).unwrap();
-        let (keys, _) = cache.append(0, &next, &next).unwrap();
-        let column = keys.to_dtype(DType::F32).unwrap().narrow(1, 0, 5).unwrap().to_vec3::<f32>().unwrap();
-        assert_eq!(column[1].iter().map(|token| token[0]).collect::<Vec<_>>(), [1.0, 1.0, 1.0, 2.0, 0.0]);
-        assert!(cache.reserve(598).is_err());
-        cache.reserve(597).unwrap();
-        assert_eq!(cache.capacity, 600);
+        let mut pool = KvPool::new(1, 2, 4, 40, &device).unwrap();
+        let append = |pool: &mut KvPool, blocks: &[BlockId], position: usize, count: usize| {
+            let tokens = vec![0; count];
+            let span = Span { tokens: &tokens, position, blocks, logits: Logits::None };
+            pool.reserve(&[span]).unwrap();
+            let numbers: Vec<f32> = (position..position + count).map(|number| number as f32).collect();
+            let part = Tensor::from_vec(numbers, (1, count, 1), &device).unwrap();
+            let part = part.broadcast_as((2, count, 4)).unwrap().contiguous().unwrap();
+            let places = pool.places(&span, &device).unwrap();
+            let (keys, _) = pool.append(0, &span, &places, &part, &part).unwrap();
+            let keys = keys.to_dtype(DType::F32).unwrap().to_vec3::<f32>().unwrap();
+            keys[1].iter().map(|token| token[3]).collect::<Vec<f32>>()
+        };
+        let blocks = [BlockId(33), BlockId(2), BlockId(7)];
+        append(&mut pool, &blocks, 0, 40);
+        let read = append(&mut pool, &blocks, 40, 30);
+        assert_eq!(read, (0..70).map(|number| number as f32).collect::<Vec<_>>());
+        pool.copy(BlockId(7), BlockId(39), 6).unwrap();
+        let read = append(&mut pool, &[BlockId(33), BlockId(2), BlockId(39)], 70, 1);
+        assert_eq!(read, (0..71).map(|number| number as f32).collect::<Vec<_>>());
+        assert!(pool.copy(BlockId(7), BlockId(40), 6).is_err());
     }
 }

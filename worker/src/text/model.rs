@@ -6,13 +6,14 @@ use std::sync::Arc;
 use protocol::worker::{Backend, LoadProgress, LoadStage, Message};
 use protocol::{ApiError, ErrorCode};
 
-use crate::engine::{Model, Span, StepError};
+use crate::config::{KvConfig, KvFormat};
+use crate::engine::{BLOCK_TOKENS, BlockId, Logits, Model, Span, StepError, blocks_for};
 use crate::error::LoadError;
 use crate::parallel::on_pool;
 use crate::text::architecture::Architecture;
 use crate::text::decoder::{Decoder, DecoderLoader};
 use crate::text::gguf::ModelFile;
-use crate::text::kv::KvCache;
+use crate::text::kv::KvPool;
 use crate::text::template::ChatTemplate;
 use crate::text::tokenizer::Tokenizer;
 use crate::text::vocabulary::Vocabulary;
@@ -46,9 +47,10 @@ pub struct Language {
 #[derive(Debug)]
 pub struct TextWeights {
     decoder: Decoder,
+    kv: KvPool,
     backend: Backend,
     gpu: u32,
-    context_limit: usize,
+    vocabulary: usize,
 }
 
 /// What to load and where to.
@@ -62,6 +64,8 @@ pub struct LoadOrder<'a> {
     pub gpu: u32,
     /// Tokens of context at most; the model's own limit if absent.
     pub context_limit: Option<usize>,
+    /// How keys and values are kept.
+    pub kv: KvConfig,
 }
 
 /// Loads a model, telling `report` how far it is.
@@ -88,8 +92,17 @@ pub fn load(order: &LoadOrder<'_>, report: &mut dyn FnMut(LoadProgress)) -> Resu
         prefill_rows: usize::MAX,
     }
     .load()?;
-    let context_limit = language.context_limit;
-    let weights = TextWeights { decoder, backend: order.backend, gpu: order.gpu, context_limit };
+    if order.kv.format != KvFormat::F16 {
+        return Err(LoadError::Unsupported(format!("keys and values cannot be kept as {}", order.kv.format)));
+    }
+    let blocks_max = order.kv.budget_bytes as usize / block_bytes(decoder.architecture());
+    let mut weights = TextWeights {
+        kv: decoder.new_kv(blocks_max.max(1))?,
+        decoder,
+        backend: order.backend,
+        gpu: order.gpu,
+        vocabulary: language.vocabulary.size(),
+    };
     report(progress(LoadStage::WarmingUp, WEIGHTS_SHARE, bytes_total));
     weights.warm_up()?;
     Ok(TextModel { weights, language })
@@ -126,12 +139,19 @@ impl Language {
 
 impl TextWeights {
     /// Runs one prompt chunk and one token, so that the first request finds memory and threads in place.
-    fn warm_up(&self) -> Result<(), LoadError> {
-        let mut cache = self.decoder.new_cache(self.context_limit)?;
-        let rows = self.prefill_rows().min(self.context_limit.saturating_sub(1)).max(1);
+    fn warm_up(&mut self) -> Result<(), LoadError> {
+        let rows = self.prefill_tokens().min(self.blocks_max() * BLOCK_TOKENS - 1);
         let prompt = vec![0; rows];
-        for tokens in [&prompt[..], &prompt[..1]] {
-            self.decoder.step(&mut [Span { tokens, cache: &mut cache, wants_logits: true }])?;
+        let blocks = BlockId::run(0, rows + 1);
+        let mut logits = Vec::new();
+        for (tokens, position) in [(&prompt[..], 0), (&prompt[..1], rows)] {
+            let span = Span {
+                tokens,
+                position,
+                blocks: &blocks[..blocks_for(position + tokens.len())],
+                logits: Logits::Last,
+            };
+            self.decoder.step(&mut self.kv, &[span], &mut logits)?;
         }
         Ok(())
     }
@@ -149,18 +169,34 @@ impl TextWeights {
     }
 }
 
-impl Model for TextWeights {
-    type Cache = KvCache;
+/// Bytes that the keys and values of one block take in all layers, as f16.
+fn block_bytes(architecture: &Architecture) -> usize {
+    let Architecture { layers, kv_heads, head_dim, .. } = architecture;
+    2 * size_of::<half::f16>() * layers * kv_heads * head_dim * BLOCK_TOKENS
+}
 
-    fn new_cache(&self) -> Result<KvCache, StepError> {
-        self.decoder.new_cache(self.context_limit).map_err(|error| self.step_error(&error))
+impl Model for TextWeights {
+    fn vocabulary_size(&self) -> usize {
+        self.vocabulary
     }
 
-    fn prefill_rows(&self) -> usize {
+    fn block_bytes(&self) -> usize {
+        block_bytes(self.decoder.architecture())
+    }
+
+    fn blocks_max(&self) -> usize {
+        self.kv.blocks_max()
+    }
+
+    fn prefill_tokens(&self) -> usize {
         self.decoder.prefill_rows()
     }
 
-    fn step(&self, spans: &mut [Span<'_, KvCache>]) -> Result<Vec<Vec<f32>>, StepError> {
-        on_pool(|| self.decoder.step(spans)).map_err(|error| self.step_error(&error))
+    fn copy_block(&mut self, from: BlockId, to: BlockId, tokens: usize) -> Result<(), StepError> {
+        self.kv.copy(from, to, tokens).map_err(|error| self.step_error(&error))
+    }
+
+    fn step(&mut self, spans: &[Span<'_>], logits: &mut Vec<f32>) -> Result<(), StepError> {
+        on_pool(|| self.decoder.step(&mut self.kv, spans, logits)).map_err(|error| self.step_error(&error))
     }
 }

@@ -14,7 +14,8 @@ use protocol::worker::{Backend, Message};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use worker::engine::{Model, Span};
+use worker::config::{KvConfig, KvFormat};
+use worker::engine::{BlockId, Logits, Model, Span};
 use worker::text::model::{LoadOrder, TextModel, TextWeights, load};
 use worker::text::sampler::likeliest;
 use worker::text::tokenizer::ControlTokens;
@@ -72,7 +73,8 @@ fn model_path(name: &str) -> PathBuf {
 }
 
 fn open(path: &Path) -> TextModel {
-    let order = LoadOrder { path, backend: Backend::Cpu, gpu: 0, context_limit: Some(2048) };
+    let kv = KvConfig { format: KvFormat::F16, budget_bytes: 2 << 30 };
+    let order = LoadOrder { path, backend: Backend::Cpu, gpu: 0, context_limit: Some(2048), kv };
     load(&order, &mut |_| {}).unwrap()
 }
 
@@ -122,21 +124,29 @@ fn assert_same_prompts(model: &TextModel, cases: &[GreedyCase]) {
 
 /// Feeds all prompts and their recorded answers as one batch, token by token, and collects the steps in which our
 /// likeliest token is not the recorded one. An answer without a flip is what we write by ourselves.
-fn flips(weights: &TextWeights, cases: &[GreedyCase]) -> Vec<Flip> {
-    let mut caches: Vec<_> = cases.iter().map(|_| weights.new_cache().unwrap()).collect();
+fn flips(weights: &mut TextWeights, cases: &[GreedyCase]) -> Vec<Flip> {
+    let vocabulary = weights.vocabulary_size();
+    let mut fed: Vec<(usize, Vec<BlockId>)> = Vec::new();
+    for case in cases {
+        let first = fed.last().map_or(0, |(_, blocks)| blocks.last().unwrap().0 as usize + 1);
+        fed.push((0, BlockId::run(first, case.prompt_tokens.len() + case.tokens.len())));
+    }
+    let mut logits = Vec::new();
     let mut flips = Vec::new();
     for step in 0..cases.iter().map(|case| case.tokens.len()).max().unwrap_or(0) {
         let mut members = Vec::new();
         let mut spans = Vec::new();
-        for (index, (case, cache)) in cases.iter().zip(&mut caches).enumerate() {
+        for (index, (case, (position, blocks))) in cases.iter().zip(&mut fed).enumerate() {
             if step < case.tokens.len() {
                 let tokens = if step == 0 { &case.prompt_tokens[..] } else { &case.tokens[step - 1..step] };
                 members.push(index);
-                spans.push(Span { tokens, cache, wants_logits: true });
+                spans.push(Span { tokens, position: *position, blocks, logits: Logits::Last });
+                *position += tokens.len();
             }
         }
-        let logits = weights.step(&mut spans).unwrap();
-        for (index, logits) in members.into_iter().zip(&logits) {
+        weights.step(&spans, &mut logits).unwrap();
+        let logits = logits.chunks_exact(vocabulary);
+        for (index, logits) in members.into_iter().zip(logits) {
             let case = &cases[index];
             let (ours, (_, high, second, low)) = (likeliest(logits), case.top2[step]);
             if ours != case.tokens[step] {
@@ -161,11 +171,11 @@ fn gemma3_tokens_equal_llama_cpps() {
 #[test]
 fn smollm2_at_full_precision_answers_as_llama_cpp_does() {
     let (_folder, path) = dequantised(&model_path("smollm2-135m-instruct.gguf"));
-    let model = open(&path);
+    let mut model = open(&path);
     let cases: Vec<GreedyCase> = recorded("greedy_f32.json");
     assert_eq!(cases.len(), 20);
     assert_same_prompts(&model, &cases);
-    let flips = flips(&model.weights, &cases);
+    let flips = flips(&mut model.weights, &cases);
     let parted: std::collections::BTreeSet<usize> = flips.iter().map(|flip| flip.case).collect();
     assert!(parted.len() <= 2, "{} of 20 answers part from llama.cpp's: {flips:?}", parted.len());
     assert!(flips.iter().all(|flip| flip.gap < CLOSE), "a parting is no near tie: {flips:?}");
@@ -193,10 +203,10 @@ fn equal_answers(path: &Path, cases: &[GreedyCase]) -> usize {
 
 #[test]
 fn smollm2_as_quantised_chooses_as_llama_cpp_does_where_the_choice_is_clear() {
-    let model = open(&model_path("smollm2-135m-instruct.gguf"));
+    let mut model = open(&model_path("smollm2-135m-instruct.gguf"));
     let cases: Vec<GreedyCase> = recorded("greedy.json");
     assert_same_prompts(&model, &cases);
-    let flips = flips(&model.weights, &cases);
+    let flips = flips(&mut model.weights, &cases);
     let steps: usize = cases.iter().map(|case| case.tokens.len()).sum();
     println!("{} of {steps} choices differ: {flips:?}", flips.len());
     assert!(flips.len() * 20 < steps, "{} of {steps} choices differ: {flips:?}", flips.len());
@@ -209,7 +219,7 @@ fn smollm2_as_quantised_chooses_as_llama_cpp_does_where_the_choice_is_clear() {
 
 #[test]
 fn gemma3_chooses_as_llama_cpp_does_where_the_choice_is_clear() {
-    let model = open(&model_path("gemma-3-270m.gguf"));
+    let mut model = open(&model_path("gemma-3-270m.gguf"));
     let mut cases: Vec<GreedyCase> = recorded("greedy_gemma3.json");
     assert_same_prompts(&model, &cases);
     assert!(cases.iter().any(|case| case.prompt_tokens.len() > 512), "one prompt exceeds the sliding window");
@@ -217,7 +227,7 @@ fn gemma3_chooses_as_llama_cpp_does_where_the_choice_is_clear() {
     for case in &mut cases {
         case.tokens.truncate(12);
     }
-    let flips = flips(&model.weights, &cases);
+    let flips = flips(&mut model.weights, &cases);
     let clear = |flip: &Flip| {
         let (_, high, _, low) = cases[flip.case].top2[flip.step];
         high - low > CLOSE_QUANTISED
