@@ -1,8 +1,8 @@
 //! worker-rbee: one process, one model. It loads a GGUF file, generates tokens and streams them.
 //!
 //! A worker decides nothing about who is served when or where; it takes a request if a slot is free and says so if none
-//! is. The rooms: `http` is the wire, `service` what a caller can ask for, `engine` runs the sequences, `text` knows
-//! models and tokens. This file is the supervisor: it starts them, loads the model and sees to the end.
+//! is. The rooms: `http` is the wire, `service` what a caller can ask for, `engine` runs the sequences, `file` reads
+//! model files, `text` knows models and tokens. This file is the supervisor: it starts them, loads the model and sees to the end.
 
 mod announce;
 pub mod bench;
@@ -10,6 +10,7 @@ pub mod config;
 pub mod device;
 pub mod engine;
 pub mod error;
+pub mod file;
 pub mod http;
 pub mod kernels;
 pub mod lifecycle;

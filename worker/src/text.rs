@@ -5,7 +5,6 @@
 pub mod architecture;
 pub mod attention;
 pub mod decoder;
-pub mod gguf;
 pub mod kv;
 pub mod linear;
 pub mod model;

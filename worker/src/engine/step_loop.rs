@@ -214,7 +214,6 @@ impl<M: Model> StepLoop<M> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
     use std::time::Instant;
 
     use candle_core::quantized::gguf_file::Value;
@@ -224,7 +223,8 @@ mod tests {
 
     use super::*;
     use crate::engine::{BlockId, Finish, Slots, Span};
-    use crate::text::gguf::Metadata;
+    use crate::file::gguf::Header;
+    use crate::file::gguf::tests::with_pairs;
     use crate::text::sampler::Sampling;
 
     /// Continues with the next letter of the alphabet, and fails on a prompt with an exclamation mark.
@@ -271,12 +271,12 @@ mod tests {
 
     fn vocabulary() -> Arc<Vocabulary> {
         let tokens = (0..128u8).map(|byte| Value::String(char::from(byte).to_string())).collect();
-        let metadata = HashMap::from([
-            ("tokenizer.ggml.model".to_owned(), Value::String("gpt2".to_owned())),
-            ("tokenizer.ggml.tokens".to_owned(), Value::Array(tokens)),
-            ("tokenizer.ggml.eos_token_id".to_owned(), Value::U32(u32::from(b'z'))),
+        let file = with_pairs(&[
+            ("tokenizer.ggml.model", Value::String("gpt2".to_owned())),
+            ("tokenizer.ggml.tokens", Value::Array(tokens)),
+            ("tokenizer.ggml.eos_token_id", Value::U32(u32::from(b'z'))),
         ]);
-        Arc::new(Vocabulary::read(Metadata::of(&metadata)).unwrap())
+        Arc::new(Vocabulary::read(Header::read(&file).unwrap().metadata(&file)).unwrap())
     }
 
     struct Bench {

@@ -1,7 +1,7 @@
 //! What a GGUF header says about a decoder, for the families that we know. An unknown family is an error, never a guess.
 
 use crate::error::LoadError;
-use crate::text::gguf::Metadata;
+use crate::file::gguf::Metadata;
 
 /// A family of llama-like decoders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

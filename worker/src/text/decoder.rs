@@ -10,11 +10,11 @@ use candle_core::{Device, Result, Tensor};
 
 use crate::engine::Span;
 use crate::error::LoadError;
+use crate::file::ModelFile;
 use crate::text::architecture::{Activation, Architecture, Family};
 use crate::text::attention::Attention;
-use crate::text::gguf::ModelFile;
 use crate::text::kv::KvPool;
-use crate::text::linear::{Linear, linear, prefill_rows};
+use crate::text::linear::{Linear, linear, load_weight, prefill_rows};
 use crate::text::rope::{Angles, Rope};
 
 /// A model's weights, ready to compute with.
@@ -231,7 +231,7 @@ impl Decoder {
 /// Reads a decoder's tensors, telling `on_bytes` how many bytes of weights are in after each.
 pub struct DecoderLoader<'a> {
     /// The open file.
-    pub file: &'a mut ModelFile,
+    pub file: &'a ModelFile,
     /// What its header says.
     pub architecture: Architecture,
     /// Where the weights go.
@@ -311,7 +311,8 @@ impl DecoderLoader<'_> {
     }
 
     fn tensor(&mut self, name: &str, dims: &[usize]) -> std::result::Result<Arc<QTensor>, LoadError> {
-        let tensor = self.file.tensor(name, dims, &self.device)?;
+        let tensor = Arc::new(load_weight(&self.file.tensor(name, dims)?, &self.device)?);
+        self.file.release(name);
         self.bytes += tensor.storage_size_in_bytes() as u64;
         (self.on_bytes)(self.bytes);
         Ok(tensor)

@@ -7,9 +7,13 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use candle_core::quantized::ggml_file::qtensor_from_ggml;
 use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Module, Result, Shape, Tensor};
+use kernels::Format;
 
+use crate::error::LoadError;
+use crate::file::StoredTensor;
 use crate::kernels::Q4_1Matrix;
 
 /// Rows that go into one product on the CPU. Above 31, candle takes another road for one format, with other rounding.
@@ -29,6 +33,30 @@ pub fn prefill_rows(format: GgmlDType, device: &Device) -> usize {
         GgmlDType::Q4_1 => 8,
         _ => 2,
     }
+}
+
+/// A stored tensor as candle holds it, on this device.
+pub fn load_weight(stored: &StoredTensor<'_>, device: &Device) -> std::result::Result<QTensor, LoadError> {
+    let dtype = match stored.format {
+        Format::F32 => GgmlDType::F32,
+        Format::F16 => GgmlDType::F16,
+        Format::Bf16 => GgmlDType::BF16,
+        Format::Q4_0 => GgmlDType::Q4_0,
+        Format::Q4_1 => GgmlDType::Q4_1,
+        Format::Q5_0 => GgmlDType::Q5_0,
+        Format::Q5_1 => GgmlDType::Q5_1,
+        Format::Q8_0 => GgmlDType::Q8_0,
+        Format::Q4K => GgmlDType::Q4K,
+        Format::Q5K => GgmlDType::Q5K,
+        Format::Q6K => GgmlDType::Q6K,
+        Format::Iq4Nl | Format::Iq4Xs => {
+            return Err(LoadError::Unsupported(format!(
+                "weights stored as {} on this device",
+                stored.format
+            )));
+        }
+    };
+    Ok(qtensor_from_ggml(dtype, stored.bytes, stored.dims.clone(), device)?)
 }
 
 /// The home of a weight matrix on this device.

@@ -9,10 +9,10 @@ use protocol::{ApiError, ErrorCode};
 use crate::config::{KvConfig, KvFormat};
 use crate::engine::{BLOCK_TOKENS, BlockId, Logits, Model, Span, StepError, blocks_for};
 use crate::error::LoadError;
+use crate::file::ModelFile;
 use crate::parallel::on_pool;
 use crate::text::architecture::Architecture;
 use crate::text::decoder::{Decoder, DecoderLoader};
-use crate::text::gguf::ModelFile;
 use crate::text::kv::KvPool;
 use crate::text::template::ChatTemplate;
 use crate::text::tokenizer::Tokenizer;
@@ -72,7 +72,7 @@ pub struct LoadOrder<'a> {
 pub fn load(order: &LoadOrder<'_>, report: &mut dyn FnMut(LoadProgress)) -> Result<TextModel, LoadError> {
     report(LoadProgress { stage: LoadStage::ReadingHeader, progress: 0.0, bytes_loaded: 0, bytes_total: 0 });
     let device = crate::device::open(order.backend, order.gpu)?;
-    let mut file = ModelFile::open(order.path)?;
+    let file = ModelFile::open(order.path)?;
     let architecture = Architecture::read(file.metadata())?;
     let language = Arc::new(read_language(&file, &architecture, order)?);
     let bytes_total = file.weight_bytes();
@@ -80,7 +80,7 @@ pub fn load(order: &LoadOrder<'_>, report: &mut dyn FnMut(LoadProgress)) -> Resu
         |stage, progress, bytes_loaded| LoadProgress { stage, progress, bytes_loaded, bytes_total };
     report(progress(LoadStage::LoadingWeights, 0.0, 0));
     let decoder = DecoderLoader {
-        file: &mut file,
+        file: &file,
         architecture,
         device,
         vocabulary: language.vocabulary.size(),

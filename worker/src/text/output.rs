@@ -87,17 +87,18 @@ mod tests {
     use candle_core::quantized::gguf_file::Value;
 
     use super::*;
-    use crate::text::gguf::Metadata;
+    use crate::file::gguf::Header;
+    use crate::file::gguf::tests::with_pairs;
     use crate::text::vocabulary::byte_alphabet;
 
     /// A vocabulary of all bytes, so that token ids are bytes.
     fn bytes() -> Arc<Vocabulary> {
         let tokens = byte_alphabet().iter().map(|sign| Value::String(sign.to_string())).collect();
-        let metadata = std::collections::HashMap::from([
-            ("tokenizer.ggml.model".to_owned(), Value::String("gpt2".to_owned())),
-            ("tokenizer.ggml.tokens".to_owned(), Value::Array(tokens)),
+        let file = with_pairs(&[
+            ("tokenizer.ggml.model", Value::String("gpt2".to_owned())),
+            ("tokenizer.ggml.tokens", Value::Array(tokens)),
         ]);
-        Arc::new(Vocabulary::read(Metadata::of(&metadata)).unwrap())
+        Arc::new(Vocabulary::read(Header::read(&file).unwrap().metadata(&file)).unwrap())
     }
 
     fn push_all(output: &mut TextOutput, bytes: &[u8]) -> Vec<Emitted> {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use aho_corasick::AhoCorasick;
 
 use crate::error::LoadError;
-use crate::text::gguf::Metadata;
+use crate::file::gguf::Metadata;
 use crate::text::vocabulary::{Spelling, TokenKind, Vocabulary};
 use bpe::BytePairs;
 
@@ -172,11 +172,11 @@ fn split_at<'a>(text: &'a str, id: u32, special: &str, pieces: &mut Vec<Piece<'a
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
     use candle_core::quantized::gguf_file::Value;
 
     use super::*;
+    use crate::file::gguf::Header;
+    use crate::file::gguf::tests::with_pairs;
     use crate::text::vocabulary::byte_alphabet;
 
     fn texts(texts: &[&str]) -> Value {
@@ -184,9 +184,12 @@ mod tests {
     }
 
     fn read(pairs: &[(&str, Value)]) -> Result<Tokenizer, LoadError> {
-        let pairs: HashMap<String, Value> =
-            pairs.iter().map(|(key, value)| (format!("tokenizer.ggml.{key}"), value.clone())).collect();
-        let metadata = Metadata::of(&pairs);
+        let keys: Vec<String> = pairs.iter().map(|(key, _)| format!("tokenizer.ggml.{key}")).collect();
+        let pairs: Vec<(&str, Value)> =
+            keys.iter().zip(pairs).map(|(key, (_, value))| (key.as_str(), value.clone())).collect();
+        let file = with_pairs(&pairs);
+        let header = Header::read(&file)?;
+        let metadata = header.metadata(&file);
         Tokenizer::read(metadata, Arc::new(Vocabulary::read(metadata)?), Path::new("/nonexistent/model.gguf"))
     }
 

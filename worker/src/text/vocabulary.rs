@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::error::LoadError;
-use crate::text::gguf::Metadata;
+use crate::file::gguf::Metadata;
 
 /// What a token is for, as GGUF numbers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{SplitDelimiterBehavior, Tokenizer};
 
 use crate::error::LoadError;
-use crate::text::gguf::Metadata;
+use crate::file::gguf::Metadata;
 use crate::text::vocabulary::{TokenKind, Vocabulary};
 
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
