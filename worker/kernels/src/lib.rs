@@ -10,6 +10,7 @@
 #![cfg_attr(test, expect(clippy::float_cmp, reason = "results are promised to the bit"))]
 
 pub mod dequantize;
+pub mod float;
 pub mod format;
 pub mod matrix;
 pub mod pool;

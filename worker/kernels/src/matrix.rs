@@ -177,7 +177,7 @@ impl Target {
     }
 }
 
-fn check(inputs: usize, source: &Source<'_>) -> Result<(), PackError> {
+pub(crate) fn check(inputs: usize, source: &Source<'_>) -> Result<(), PackError> {
     let (format, outputs, found) = (source.format, source.outputs, source.bytes.len());
     let Some(row_bytes) = format.bytes(inputs) else {
         return Err(PackError::Width { inputs, format, block: format.block_len() });
