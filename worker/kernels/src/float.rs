@@ -11,7 +11,6 @@
 
 pub mod activation;
 pub mod attention;
-mod instructions;
 mod lanes;
 mod matrix;
 pub mod norm;
@@ -20,6 +19,5 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-pub use instructions::Instructions;
 pub use matrix::{FloatMatrix, Operands, Store};
 pub use panels::PANEL;

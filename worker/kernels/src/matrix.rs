@@ -95,7 +95,7 @@ impl Matrix {
             check(inputs, source)?;
             let weights = match Packed::new(pool, processor, inputs, source) {
                 Some(packed) => Weights::Packed(packed),
-                None => Weights::Numbers(Numbers::new(source)),
+                None => Weights::Numbers(Numbers::new(pool, processor, inputs, *source)?),
             };
             parts.push(Part { first_output: outputs, weights });
             outputs += source.outputs;

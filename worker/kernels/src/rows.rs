@@ -150,6 +150,11 @@ impl Rows {
         &self.numbers[row * self.width..(row + 1) * self.width]
     }
 
+    /// The numbers of some rows, one row behind the other.
+    pub(crate) fn rows(&self, first: usize, count: usize) -> &[f32] {
+        &self.numbers[first * self.width..(first + count) * self.width]
+    }
+
     /// The quantised rows at a place.
     pub(crate) fn panel(&self, place: Place) -> Panel<'_> {
         let blocks = self.width / BLOCK;

@@ -81,32 +81,20 @@ impl Activation {
         }
     }
 
-    /// Writes act(gate) · up for rows that hold both, one half behind the other.
+    /// Writes act(first half) · second half of each row.
     ///
     /// # Panics
     /// If the rows are not twice as wide as what comes out, `width` numbers each.
-    pub fn apply_gated(self, halves: Halves, rows: &mut [f32], width: usize, out: &mut [f32]) {
+    pub fn apply_gated(self, rows: &mut [f32], width: usize, out: &mut [f32]) {
         assert_eq!(rows.len(), 2 * out.len(), "numbers in rows of {}", 2 * width);
         for (row, out) in rows.chunks_exact_mut(2 * width).zip(out.chunks_exact_mut(width)) {
-            let (first, second) = row.split_at_mut(width);
-            let (gate, up) = match halves {
-                Halves::GateFirst => (first, second),
-                Halves::GateLast => (second, first),
-            };
+            let (gate, up) = row.split_at_mut(width);
             self.apply(gate);
             for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
                 *out = *gate * *up;
             }
         }
     }
-}
-
-/// Where the gate of a gated block stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum Halves {
-    GateFirst,
-    GateLast,
 }
 
 #[inline(always)]
@@ -187,11 +175,9 @@ mod tests {
     }
 
     #[test]
-    fn a_gate_may_stand_before_or_behind() {
+    fn the_first_half_is_the_gate() {
         let mut out = [0.0; 2];
-        Activation::Relu.apply_gated(Halves::GateFirst, &mut [2.0, -3.0, 5.0, 7.0], 2, &mut out);
+        Activation::Relu.apply_gated(&mut [2.0, -3.0, 5.0, 7.0], 2, &mut out);
         assert_eq!(out, [10.0, 0.0]);
-        Activation::Relu.apply_gated(Halves::GateLast, &mut [2.0, -3.0, 5.0, 7.0], 2, &mut out);
-        assert_eq!(out, [10.0, -21.0]);
     }
 }

@@ -51,13 +51,13 @@ macro_rules! vectorized {
                 fn avx2($($argument: $type),*) {
                     $body::<$crate::float::lanes::Fused>($($argument),*);
                 }
-                use $crate::float::Instructions;
-                match Instructions::best() {
-                    // SAFETY: the processor has them, or they would not be the best.
-                    Instructions::Avx512 | Instructions::Avx512Bf16 => return unsafe { avx512($($argument),*) },
+                use $crate::processor::Processor;
+                match Processor::detect() {
+                    // SAFETY: the processor has them, or it would not be called so.
+                    Processor::Avx512 => return unsafe { avx512($($argument),*) },
                     // SAFETY: as above.
-                    Instructions::Avx2 => return unsafe { avx2($($argument),*) },
-                    Instructions::Plain => {}
+                    Processor::Avx2 | Processor::AvxVnni => return unsafe { avx2($($argument),*) },
+                    Processor::Plain => {}
                 }
             }
             $body::<$crate::float::lanes::Baseline>($($argument),*);

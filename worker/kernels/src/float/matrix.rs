@@ -5,13 +5,13 @@ use std::ops::Range;
 
 use half::bf16;
 
-use super::Instructions;
 use super::panels::{Layout, PANEL, Panels, lossless};
 use super::portable;
 #[cfg(target_arch = "x86_64")]
 use super::x86;
 use crate::matrix::{PackError, Source, check};
 use crate::pool::Pool;
+use crate::processor::Processor;
 
 /// What goes into a product's multiplications; the sums are `f32` in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +25,18 @@ pub enum Operands {
 impl Operands {
     /// Whether this processor has products of this kind.
     pub fn is_available(self) -> bool {
-        self == Self::F32 || Instructions::best() == Instructions::Avx512Bf16
+        self == Self::F32 || has_pairs()
     }
+}
+
+/// Whether the processor has dot products of `bf16` pairs.
+fn has_pairs() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        Processor::detect() == Processor::Avx512 && is_x86_feature_detected!("avx512bf16")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    false
 }
 
 /// What becomes of what the place of a product holds.
@@ -72,20 +82,20 @@ pub(crate) struct Tile {
 /// All pointers of the tile lead to what it says, and the processor has the instructions.
 pub(crate) type Kernel = unsafe fn(&Tile);
 
-/// The kernels for a set of instructions: the one at index i is for i + 1 rows. None if the layout must be read into plain
+/// The kernels for a processor: the one at index i is for i + 1 rows. None if the layout must be read into plain
 /// numbers first.
-fn kernels(instructions: Instructions, layout: Layout) -> Option<&'static [Kernel]> {
+fn kernels(processor: Processor, layout: Layout) -> Option<&'static [Kernel]> {
     #[cfg(target_arch = "x86_64")]
-    if matches!(instructions, Instructions::Avx512 | Instructions::Avx512Bf16) {
+    if processor == Processor::Avx512 {
         return Some(x86::avx512(layout));
     }
-    (layout == Layout::F32).then(|| portable_kernels(instructions))
+    (layout == Layout::F32).then(|| portable_kernels(processor))
 }
 
-fn portable_kernels(instructions: Instructions) -> &'static [Kernel] {
-    match instructions {
+fn portable_kernels(processor: Processor) -> &'static [Kernel] {
+    match processor {
         #[cfg(target_arch = "x86_64")]
-        Instructions::Avx2 => x86::avx2(),
+        Processor::Avx2 | Processor::AvxVnni => x86::avx2(),
         _ => portable::kernels(),
     }
 }
@@ -98,7 +108,7 @@ pub struct FloatMatrix {
     /// One for each output, and zeros to the end of the last panel.
     bias: Vec<f32>,
     panels: Panels,
-    instructions: Instructions,
+    processor: Processor,
 }
 
 impl FloatMatrix {
@@ -115,11 +125,11 @@ impl FloatMatrix {
         operands: Operands,
     ) -> Result<Self, PackError> {
         assert!(operands.is_available(), "this processor has no dot products of bf16 pairs");
-        Self::pack_for(Instructions::best(), pool, inputs, sources, bias, operands)
+        Self::pack_for(Processor::detect(), pool, inputs, sources, bias, operands)
     }
 
-    pub(super) fn pack_for(
-        instructions: Instructions,
+    pub(crate) fn pack_for(
+        processor: Processor,
         pool: &Pool,
         inputs: usize,
         sources: &[Source<'_>],
@@ -138,7 +148,7 @@ impl FloatMatrix {
             biases[..outputs].copy_from_slice(bias);
         }
         let panels = Panels::pack(pool, layout, inputs, sources);
-        Ok(Self { inputs, outputs, bias: biases, panels, instructions })
+        Ok(Self { inputs, outputs, bias: biases, panels, processor })
     }
 
     /// Numbers in a row that goes in.
@@ -202,8 +212,8 @@ impl FloatMatrix {
         store: Store,
     ) {
         let layout = self.panels.layout;
-        let direct = kernels(self.instructions, layout);
-        let kernels = direct.unwrap_or_else(|| portable_kernels(self.instructions));
+        let direct = kernels(self.processor, layout);
+        let kernels = direct.unwrap_or_else(|| portable_kernels(self.processor));
         let mut numbers = Vec::new();
         for index in panels {
             let panel = if direct.is_some() {
@@ -238,7 +248,7 @@ impl FloatMatrix {
 /// Rounds a row to `bf16`, two numbers in each word; a last odd one has a zero beside it.
 fn round(row: &[f32], pairs: &mut [u32]) {
     #[cfg(target_arch = "x86_64")]
-    if Instructions::best() == Instructions::Avx512Bf16 {
+    if has_pairs() {
         // SAFETY: the processor has the instructions.
         return unsafe { x86::round(row, pairs) };
     }
@@ -272,8 +282,8 @@ impl Strip<'_> {
         assert!(self.panels.len() >= count * self.terms * PANEL, "numbers in the panels");
         assert!(self.rows.len() >= (self.count - 1) * self.row_stride + self.terms, "numbers in the rows");
         assert!(out.len() >= (self.count - 1) * out_stride + self.outputs, "numbers for the products");
-        let instructions = Instructions::best();
-        let kernels = kernels(instructions, Layout::F32).unwrap_or_else(|| portable_kernels(instructions));
+        let processor = Processor::detect();
+        let kernels = kernels(processor, Layout::F32).unwrap_or_else(|| portable_kernels(processor));
         for index in 0..count {
             for row in (0..self.count).step_by(kernels.len()) {
                 let height = kernels.len().min(self.count - row);
@@ -355,14 +365,14 @@ mod tests {
         }
     }
 
-    fn kinds() -> Vec<(Instructions, Format, Operands, f32)> {
+    fn kinds() -> Vec<(Processor, Format, Operands, f32)> {
         let mut kinds = Vec::new();
-        for instructions in Instructions::available() {
-            kinds.push((instructions, Format::F32, Operands::F32, 1e-6));
-            kinds.push((instructions, Format::F16, Operands::F32, 6e-4));
-            kinds.push((instructions, Format::Bf16, Operands::F32, 4e-3));
-            if instructions == Instructions::Avx512Bf16 {
-                kinds.push((instructions, Format::F32, Operands::Bf16, 8e-3));
+        for processor in Processor::available() {
+            kinds.push((processor, Format::F32, Operands::F32, 1e-6));
+            kinds.push((processor, Format::F16, Operands::F32, 6e-4));
+            kinds.push((processor, Format::Bf16, Operands::F32, 4e-3));
+            if has_pairs() && Some(&processor) == Processor::available().last() {
+                kinds.push((processor, Format::F32, Operands::Bf16, 8e-3));
             }
         }
         kinds
@@ -371,14 +381,14 @@ mod tests {
     #[test]
     fn every_kernel_multiplies_every_shape() {
         let pool = Pool::new(2);
-        for (instructions, format, operands, tolerance) in kinds() {
+        for (processor, format, operands, tolerance) in kinds() {
             for (inputs, outputs) in [(1, 1), (7, 33), (64, 32), (65, 31), (48, 96)] {
                 for count in 1..=33 {
                     let case = Case::new(inputs, outputs, count, tolerance);
                     let bytes = stored(format, &case.weights);
                     let source = Source { format, outputs, bytes: &bytes };
                     let matrix = FloatMatrix::pack_for(
-                        instructions,
+                        processor,
                         &pool,
                         inputs,
                         &[source],
@@ -386,7 +396,7 @@ mod tests {
                         operands,
                     );
                     let matrix = matrix.unwrap();
-                    let what = format!("{instructions:?} {format} {operands:?} {count}x{inputs}x{outputs}");
+                    let what = format!("{processor:?} {format} {operands:?} {count}x{inputs}x{outputs}");
                     let mut out = vec![f32::NAN; count * outputs];
                     matrix.multiply(&case.rows, &mut out, Store::Set);
                     case.check(&out, 0.0, &what);
@@ -401,17 +411,17 @@ mod tests {
     #[test]
     fn a_rows_products_do_not_depend_on_its_company() {
         let pool = Pool::new(1);
-        for (instructions, format, operands, _) in kinds() {
+        for (processor, format, operands, _) in kinds() {
             let case = Case::new(129, 70, 25, 1.0);
             let bytes = stored(format, &case.weights);
             let source = Source { format, outputs: 70, bytes: &bytes };
-            let matrix = FloatMatrix::pack_for(instructions, &pool, 129, &[source], None, operands).unwrap();
+            let matrix = FloatMatrix::pack_for(processor, &pool, 129, &[source], None, operands).unwrap();
             let mut together = vec![0.0; 25 * 70];
             matrix.multiply(&case.rows, &mut together, Store::Set);
             for (row, together) in case.rows.chunks_exact(129).zip(together.chunks_exact(70)) {
                 let mut alone = vec![0.0; 70];
                 matrix.multiply(row, &mut alone, Store::Set);
-                assert_eq!(alone, together, "{instructions:?} {format} {operands:?}");
+                assert_eq!(alone, together, "{processor:?} {format} {operands:?}");
             }
         }
     }

@@ -5,6 +5,7 @@ use half::{bf16, f16};
 use crate::dequantize::dequantize;
 use crate::format::Format;
 use crate::matrix::Source;
+use crate::memory::Memory;
 use crate::pool::Pool;
 use crate::rows::Shared;
 
@@ -32,15 +33,10 @@ impl Layout {
     }
 }
 
-/// A cache line: what begins with one is loaded without crossing another.
-#[repr(C, align(64))]
-#[derive(Clone, Copy)]
-struct Line([u8; 64]);
-
 /// Packed weights. The last panel is filled up with zeros.
 pub struct Panels {
     pub layout: Layout,
-    lines: Vec<Line>,
+    memory: Memory,
     panel_bytes: usize,
 }
 
@@ -54,13 +50,12 @@ impl Panels {
     /// Packs stacked weights of `inputs` columns, whose sizes have been checked.
     pub fn pack(pool: &Pool, layout: Layout, inputs: usize, sources: &[Source<'_>]) -> Self {
         let outputs: usize = sources.iter().map(|source| source.outputs).sum();
-        // A whole number of lines: 32 weights of two bytes fill one.
         let panel_bytes = layout.panel_bytes(inputs);
         let count = outputs.div_ceil(PANEL);
-        let mut lines = vec![Line([0; 64]); count * panel_bytes / 64];
-        let start = Shared(lines.as_mut_ptr().cast::<u8>());
+        let mut memory = Memory::new(count * panel_bytes);
+        let start = Shared(memory.as_mut_ptr());
         pool.run(count, |index| {
-            // SAFETY: each panel lies within the lines, and no other task has the same one.
+            // SAFETY: each panel lies within the memory, and no other task has the same one.
             let panel =
                 unsafe { std::slice::from_raw_parts_mut(start.get().add(index * panel_bytes), panel_bytes) };
             let mut weights = vec![0.0; inputs];
@@ -69,14 +64,12 @@ impl Panels {
                 write_lane(layout, &weights, lane, panel);
             }
         });
-        Self { layout, lines, panel_bytes }
+        Self { layout, memory, panel_bytes }
     }
 
     /// The bytes of a panel.
     pub fn panel(&self, index: usize) -> &[u8] {
-        let lines = &self.lines[index * self.panel_bytes / 64..][..self.panel_bytes / 64];
-        // SAFETY: lines are bytes without gaps.
-        unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), self.panel_bytes) }
+        &self.memory[index * self.panel_bytes..][..self.panel_bytes]
     }
 
     /// The panel's weights as plain numbers; of pairs, each half is a number.
@@ -96,7 +89,7 @@ impl Panels {
 
     /// Memory that the weights take.
     pub fn bytes(&self) -> usize {
-        self.lines.len() * 64
+        self.memory.len()
     }
 }
 

@@ -1,57 +1,54 @@
-//! Weights that are plain numbers.
+//! Weights that are plain numbers: products of [`crate::float`], shared out over the threads.
 
-use super::{Source, Target};
-use crate::dequantize::dequantize;
-use crate::format::Format;
+use super::{PackError, Source, Target};
+use crate::float::{FloatMatrix, Operands, PANEL, Store};
 use crate::pool::Pool;
+use crate::processor::Processor;
 use crate::rows::Rows;
 
-/// Outputs that one task computes.
-const TASK_OUTPUTS: usize = 16;
+/// Rows of one task: with their weights, they stay in the nearest caches.
+const TASK_ROWS: usize = 48;
+/// Tasks for each thread, so that one which comes late finds less to do.
+const TASKS_PER_THREAD: usize = 4;
 
-/// Rows of weights, as the file has them.
+/// Weights, packed as they are stored.
 #[derive(Debug)]
-pub(super) struct Numbers {
-    format: Format,
-    outputs: usize,
-    bytes: Vec<u8>,
-}
+pub(super) struct Numbers(FloatMatrix);
 
 impl Numbers {
-    pub fn new(source: &Source<'_>) -> Self {
-        Self { format: source.format, outputs: source.outputs, bytes: source.bytes.to_vec() }
+    pub fn new(
+        pool: &Pool,
+        processor: Processor,
+        inputs: usize,
+        source: Source<'_>,
+    ) -> Result<Self, PackError> {
+        FloatMatrix::pack_for(processor, pool, inputs, &[source], None, Operands::F32).map(Self)
     }
 
     pub fn bytes(&self) -> usize {
-        self.bytes.len()
+        self.0.bytes()
     }
 
     /// Puts the products of all rows where `target` says.
     pub fn multiply(&self, pool: &Pool, rows: &Rows, target: &Target) {
-        let row_bytes = self.bytes.len() / self.outputs.max(1);
-        pool.run(self.outputs.div_ceil(TASK_OUTPUTS), |task| {
-            let mut weights = vec![0.0; rows.width()];
-            for output in task * TASK_OUTPUTS..self.outputs.min((task + 1) * TASK_OUTPUTS) {
-                dequantize(self.format, &self.bytes[output * row_bytes..][..row_bytes], &mut weights);
-                for row in 0..rows.count() {
-                    target.store(row, output, &[dot(&weights, rows.row(row))]);
+        let panels = self.0.outputs().div_ceil(PANEL);
+        let parts = rows.count().div_ceil(TASK_ROWS);
+        let wanted = pool.threads() * TASKS_PER_THREAD;
+        let group = (panels * parts).div_ceil(wanted).clamp(1, panels.max(1));
+        let groups = panels.div_ceil(group);
+        let store = if target.adds { Store::Add } else { Store::Set };
+        pool.run(groups * parts, |task| {
+            let first = task / groups * TASK_ROWS;
+            let count = TASK_ROWS.min(rows.count() - first);
+            let start = task % groups * group;
+            self.0.with_operand(rows.rows(first, count), |operand| {
+                // SAFETY: rows and outputs are those that `Matrix::product` has checked the size for, and each task has
+                // others.
+                unsafe {
+                    let out = target.out.get().add(first * target.stride + target.first_output);
+                    self.0.product(operand, start..panels.min(start + group), out, target.stride, store);
                 }
-            }
+            });
         });
     }
-}
-
-/// In sixteen interleaved sums.
-fn dot(left: &[f32], right: &[f32]) -> f32 {
-    const LANES: usize = 16;
-    let mut sums = [0f32; LANES];
-    let (left, left_rest) = left.as_chunks::<LANES>();
-    let (right, right_rest) = right.as_chunks::<LANES>();
-    for (left, right) in left.iter().zip(right) {
-        for lane in 0..LANES {
-            sums[lane] += left[lane] * right[lane];
-        }
-    }
-    let rest: f32 = left_rest.iter().zip(right_rest).map(|(left, right)| left * right).sum();
-    sums.iter().sum::<f32>() + rest
 }
