@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 
 /// How long a thread watches for work, or for the end of work, before it sleeps.
 const WATCH: Duration = Duration::from_micros(60);
-/// Looks between two readings of the clock.
-const LOOKS: usize = 64;
+/// Looks in quick succession. After that, whoever waits lets others go first: it may be that who holds the last task
+/// wants this very processor.
+const QUICK_LOOKS: usize = 256;
 /// Low bits of the ticket, which count tasks that nobody has taken.
 const TASK_BITS: u32 = 24;
 /// Tasks in one job at most.
@@ -245,18 +246,20 @@ impl Shared {
 
 /// Looks at `condition` for a moment. Whether it came true.
 fn watch(condition: impl Fn() -> bool) -> bool {
-    let start = Instant::now();
-    loop {
-        for _ in 0..LOOKS {
-            if condition() {
-                return true;
-            }
-            std::hint::spin_loop();
+    for _ in 0..QUICK_LOOKS {
+        if condition() {
+            return true;
         }
-        if start.elapsed() > WATCH {
-            return false;
-        }
+        std::hint::spin_loop();
     }
+    let start = Instant::now();
+    while start.elapsed() < WATCH {
+        if condition() {
+            return true;
+        }
+        std::thread::yield_now();
+    }
+    false
 }
 
 #[cfg(test)]

@@ -3,16 +3,17 @@
 #![expect(clippy::cast_ptr_alignment, reason = "what is loaded may stand at any address")]
 
 use std::arch::x86_64::{
-    __m128i, __m256i, __m512, __m512i, _mm_loadu_si128, _mm256_loadu_si256, _mm512_and_si512,
+    __m512, __m512i, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm256_loadu_si256, _mm512_and_si512,
     _mm512_broadcast_i32x4, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_cvtph_ps,
     _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_si512, _mm512_mul_ps, _mm512_set1_epi8,
     _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_shuffle_epi8,
     _mm512_slli_epi16, _mm512_slli_epi32, _mm512_srli_epi16, _mm512_storeu_ps, _mm512_sub_epi32,
     _mm512_sub_ps, _mm512_ternarylogic_epi32,
 };
+use std::marker::PhantomData;
 
-use super::layout::{Codes, LINE, Layout, Scales};
-use super::tile::{Sums, Weights};
+use super::layout::{BLOCK_GROUPS, Codes, LINE, Layout, Scales};
+use super::tile::{AHEAD_BYTES, Ahead, Sums, Weights};
 use crate::blocks::IQ4_LEVELS;
 use crate::rows::{BLOCK, Panel};
 
@@ -29,39 +30,77 @@ pub(super) unsafe fn product<L: Layout, const M: usize>(
     panel: Panel<'_>,
     sums: &mut Sums,
 ) {
-    let groups = weights.groups;
-    let mut code = weights.bytes.as_ptr();
-    let scale_bytes = weights.bytes[groups * L::CODE_BYTES..].as_ptr();
-    let totals = if L::SCALES == Scales::Two { panel.rounded_sums } else { panel.sums };
     let mut found = [_mm512_setzero_ps(); M];
-    for group in 0..groups {
-        // SAFETY: the caller promises that weights and panel hold this group.
+    for block in 0..weights.groups.div_ceil(BLOCK_GROUPS) {
+        let groups = (weights.groups - block * BLOCK_GROUPS).min(BLOCK_GROUPS);
+        // SAFETY: the caller promises that weights and panel hold all groups.
         unsafe {
-            let codes = codes::<L>(code);
-            let scales = scale_bytes.add(group / L::SCALE_GROUPS * L::SCALE_BYTES);
-            let [scale, minimum] = factors::<L>(scales, group % L::SCALE_GROUPS);
-            for (row, sum) in found.iter_mut().enumerate() {
-                let at = group * M + row;
-                let quants = panel.quants.as_ptr().add(at * BLOCK);
-                let row_scale = _mm512_set1_ps(*panel.scales.as_ptr().add(at));
-                if L::SCALES == Scales::Halves {
-                    let half_sums = panel.half_sums.as_ptr().add(2 * group * M + row);
-                    let low = levels::<L>(dot::<4>(&codes[..4], quants), *half_sums);
-                    let high = levels::<L>(dot::<4>(&codes[4..], quants.add(16)), *half_sums.add(M));
-                    let both = _mm512_fmadd_ps(high, minimum, _mm512_mul_ps(low, scale));
-                    *sum = _mm512_fmadd_ps(both, row_scale, *sum);
-                } else {
-                    let product = _mm512_cvtepi32_ps(dot::<8>(&codes, quants));
-                    *sum = _mm512_fmadd_ps(product, _mm512_mul_ps(scale, row_scale), *sum);
-                    *sum = _mm512_fmadd_ps(minimum, _mm512_set1_ps(*totals.as_ptr().add(at)), *sum);
+            let codes = weights.bytes.as_ptr().add(block * L::BLOCK_BYTES);
+            let scales = Scaling::<L>::of_block(codes.add(groups * L::CODE_BYTES));
+            for group in 0..groups {
+                let codes = codes.add(group * L::CODE_BYTES);
+                if weights.ahead == Ahead::Weights {
+                    fetch_ahead::<L>(codes);
                 }
+                let factors = scales.factors(group);
+                add_group::<L, M>(
+                    &self::codes::<L>(codes),
+                    factors,
+                    panel,
+                    block * BLOCK_GROUPS + group,
+                    &mut found,
+                );
             }
-            code = code.add(L::CODE_BYTES);
         }
     }
     for (found, sums) in found.iter().zip(sums) {
         // SAFETY: there are 16 numbers.
         unsafe { _mm512_storeu_ps(sums.as_mut_ptr(), *found) };
+    }
+}
+
+/// Adds the products of a group with each row.
+///
+/// # Safety
+/// The panel of `M` rows has this group.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+unsafe fn add_group<L: Layout, const M: usize>(
+    codes: &[__m512i; VECTORS],
+    [scale, minimum]: [__m512; 2],
+    panel: Panel<'_>,
+    group: usize,
+    sums: &mut [__m512; M],
+) {
+    let totals = if L::SCALES == Scales::Two { panel.rounded_sums } else { panel.sums };
+    for (row, sum) in sums.iter_mut().enumerate() {
+        let at = group * M + row;
+        // SAFETY: the caller's promise.
+        unsafe {
+            let quants = panel.quants.as_ptr().add(at * BLOCK);
+            let row_scale = _mm512_set1_ps(*panel.scales.as_ptr().add(at));
+            if L::SCALES == Scales::Halves {
+                let half_sums = panel.half_sums.as_ptr().add(2 * group * M + row);
+                let low = levels::<L>(dot::<4>(&codes[..4], quants), *half_sums);
+                let high = levels::<L>(dot::<4>(&codes[4..], quants.add(16)), *half_sums.add(M));
+                let both = _mm512_fmadd_ps(high, minimum, _mm512_mul_ps(low, scale));
+                *sum = _mm512_fmadd_ps(both, row_scale, *sum);
+            } else {
+                let product = _mm512_cvtepi32_ps(dot::<8>(codes, quants));
+                *sum = _mm512_fmadd_ps(product, _mm512_mul_ps(scale, row_scale), *sum);
+                *sum = _mm512_fmadd_ps(minimum, _mm512_set1_ps(*totals.as_ptr().add(at)), *sum);
+            }
+        }
+    }
+}
+
+/// Asks for weights that will be wanted soon. What hardware foresees by itself ends at each page.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+fn fetch_ahead<L: Layout>(codes: *const u8) {
+    let lines = (L::CODE_BYTES + L::SCALE_BYTES).div_ceil(LINE);
+    for line in 0..lines {
+        _mm_prefetch::<_MM_HINT_T0>(codes.wrapping_add(AHEAD_BYTES + line * LINE).cast());
     }
 }
 
@@ -156,35 +195,70 @@ unsafe fn codes<L: Layout>(lines: *const u8) -> [__m512i; VECTORS] {
     codes
 }
 
-/// Scale and minimum of each lane, or the scales of both halves.
-///
-/// # Safety
-/// `scales` are the scales that are stored together, of which group `index` is meant.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
-unsafe fn factors<L: Layout>(scales: *const u8, index: usize) -> [__m512; 2] {
-    // SAFETY: the layout says what is stored where.
-    unsafe {
-        let number = |at: usize| _mm512_cvtph_ps(_mm256_loadu_si256(scales.add(at).cast::<__m256i>()));
-        let bytes = |at: usize| _mm_loadu_si128(scales.add(at).cast::<__m128i>());
-        let signed = |at: usize| _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes(at)));
-        let unsigned = |at: usize| _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes(at)));
-        let offset = _mm512_set1_ps(-f32::from(L::OFFSET));
-        let scale = number(0);
-        match L::SCALES {
-            Scales::One => [scale, _mm512_mul_ps(scale, offset)],
-            Scales::Two => [scale, number(32)],
-            Scales::Fractions => {
-                let minimum = _mm512_mul_ps(number(32), unsigned(80 + index * 32));
-                let minimum = _mm512_sub_ps(_mm512_setzero_ps(), minimum);
-                [_mm512_mul_ps(scale, unsigned(64 + index * 32)), minimum]
-            }
-            Scales::Signed => {
-                let scale = _mm512_mul_ps(scale, signed(32 + index * 16));
-                [scale, _mm512_mul_ps(scale, offset)]
-            }
-            Scales::Halves => [signed(32 + index * 32), signed(48 + index * 32)]
-                .map(|fraction| _mm512_mul_ps(scale, fraction)),
+/// The scales of a block.
+struct Scaling<L> {
+    bytes: *const u8,
+    scale: __m512,
+    minimum: __m512,
+    layout: PhantomData<L>,
+}
+
+impl<L: Layout> Scaling<L> {
+    /// # Safety
+    /// `bytes` are the scales of a block.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+    unsafe fn of_block(bytes: *const u8) -> Self {
+        let has = |size| L::BLOCK_SCALE_BYTES >= size;
+        // SAFETY: as many bytes are there as were asked for.
+        unsafe {
+            let scale = if has(32) { numbers(bytes) } else { _mm512_setzero_ps() };
+            let minimum = if has(64) { numbers(bytes.add(32)) } else { _mm512_setzero_ps() };
+            Self { bytes: bytes.add(L::BLOCK_SCALE_BYTES), scale, minimum, layout: PhantomData }
         }
     }
+
+    /// Scale and minimum of a group for each lane, or the scales of both halves.
+    ///
+    /// # Safety
+    /// The block has this group.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+    unsafe fn factors(&self, group: usize) -> [__m512; 2] {
+        // SAFETY: the layout says what a group has.
+        unsafe {
+            let bytes = self.bytes.add(group * L::SCALE_BYTES);
+            let fractions = |at: usize| _mm_loadu_si128(bytes.add(at).cast());
+            let signed = |at: usize| _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(fractions(at)));
+            let unsigned = |at: usize| _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(fractions(at)));
+            let offset = _mm512_set1_ps(-f32::from(L::OFFSET));
+            match L::SCALES {
+                Scales::One => {
+                    let scale = numbers(bytes);
+                    [scale, _mm512_mul_ps(scale, offset)]
+                }
+                Scales::Two => [numbers(bytes), numbers(bytes.add(32))],
+                Scales::Fractions => {
+                    let minimum = _mm512_mul_ps(self.minimum, unsigned(16));
+                    [_mm512_mul_ps(self.scale, unsigned(0)), _mm512_sub_ps(_mm512_setzero_ps(), minimum)]
+                }
+                Scales::Signed => {
+                    let scale = _mm512_mul_ps(self.scale, signed(0));
+                    [scale, _mm512_mul_ps(scale, offset)]
+                }
+                Scales::Halves => [signed(0), signed(16)].map(|fraction| _mm512_mul_ps(self.scale, fraction)),
+            }
+        }
+    }
+}
+
+/// A number of 16 bits for each lane.
+///
+/// # Safety
+/// There are 32 bytes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+unsafe fn numbers(bytes: *const u8) -> __m512 {
+    // SAFETY: the caller's promise.
+    unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(bytes.cast())) }
 }

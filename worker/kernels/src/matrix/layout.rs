@@ -1,8 +1,9 @@
 //! How weights lie in memory for the products.
 //!
-//! A tile is 16 outputs. Its codes come first, group by group of 32 inputs, then its scales in the same order. Codes are
-//! lines of 64 bytes: in byte 4 · output + j of vector v stands the code of input 4 · v + j. So a product multiplies each
-//! vector with four activations that are the same for all outputs, and never adds across a vector.
+//! A tile is 16 outputs, cut into blocks of 256 inputs; the last block may be shorter. A block has its codes first, group
+//! by group of 32 inputs, and then its scales. Codes are lines of 64 bytes: in byte 4 · output + j of vector v stands the
+//! code of input 4 · v + j. So a product multiplies each vector with four activations that are the same for all outputs,
+//! and never adds across a vector; and it reads a tile from front to back.
 //!
 //! | codes | lines of a group |
 //! |---|---|
@@ -11,13 +12,13 @@
 //! | `Sixes` | the same, and two lines: bits 4 and 5 of vectors v and v + 4 in bits 2 · v and 2 · v + 1 |
 //! | `Bytes` | 8: a vector each |
 //!
-//! | scales | bytes |
-//! |---|---|
-//! | `One` | a group: 16 f16 |
-//! | `Two` | a group: 16 f16 scales, 16 f16 minima |
-//! | `Fractions` | a block of 256: 16 f16 scales, 16 f16 minima; then for each of its groups 16 and 16 fractions, unsigned |
-//! | `Signed` | a block of 256: 16 f16 scales; then for each of its groups 16 fractions, signed |
-//! | `Halves` | a block of 256: 16 f16 scales; then for each of its groups 16 and 16 fractions, signed, one each half |
+//! | scales | for the block | for each group |
+//! |---|---|---|
+//! | `One` | | 16 f16 |
+//! | `Two` | | 16 f16 scales, 16 f16 minima |
+//! | `Fractions` | 16 f16 scales, 16 f16 minima | of these 16 and 16 fractions, unsigned |
+//! | `Signed` | 16 f16 scales | 16 fractions, signed |
+//! | `Halves` | 16 f16 scales | 16 and 16 fractions, signed, for each half |
 //!
 //! It takes hardly more room than the file: what limits a decode step is how fast the weights can be read.
 
@@ -68,18 +69,21 @@ pub(crate) trait Layout {
             Codes::Sixes => 6,
             Codes::Bytes => 8,
         };
-    /// Bytes of the scales that are stored together, and how many groups they are for.
+    /// Bytes of the scales of a block, before those of its groups.
+    const BLOCK_SCALE_BYTES: usize = match Self::SCALES {
+        Scales::One | Scales::Two => 0,
+        Scales::Fractions => 64,
+        Scales::Signed | Scales::Halves => 32,
+    };
+    /// Bytes of a group's scales.
     const SCALE_BYTES: usize = match Self::SCALES {
-        Scales::One => 32,
+        Scales::One | Scales::Fractions | Scales::Halves => 32,
         Scales::Two => 64,
-        Scales::Fractions => 64 + BLOCK_GROUPS * 32,
-        Scales::Signed => 32 + BLOCK_GROUPS * 16,
-        Scales::Halves => 32 + BLOCK_GROUPS * 32,
+        Scales::Signed => 16,
     };
-    const SCALE_GROUPS: usize = match Self::SCALES {
-        Scales::One | Scales::Two => 1,
-        Scales::Fractions | Scales::Signed | Scales::Halves => BLOCK_GROUPS,
-    };
+    /// Bytes of a block of eight groups.
+    const BLOCK_BYTES: usize =
+        Self::BLOCK_SCALE_BYTES + BLOCK_GROUPS * (Self::CODE_BYTES + Self::SCALE_BYTES);
 }
 
 macro_rules! layouts {
@@ -128,7 +132,8 @@ pub(crate) use with_layout;
 
 /// Bytes from one tile to the next.
 pub(crate) fn tile_bytes<L: Layout>(groups: usize) -> usize {
-    (groups * L::CODE_BYTES + groups / L::SCALE_GROUPS * L::SCALE_BYTES).next_multiple_of(LINE)
+    let blocks = groups.div_ceil(BLOCK_GROUPS);
+    (groups * (L::CODE_BYTES + L::SCALE_BYTES) + blocks * L::BLOCK_SCALE_BYTES).next_multiple_of(LINE)
 }
 
 /// Packs outputs 16 · `tile` and following. Outputs beyond the last one get weights of zero.
@@ -136,16 +141,21 @@ pub(crate) fn pack_tile<L: Layout>(source: &Source<'_>, inputs: usize, tile: usi
     let format = source.format;
     let groups = inputs / GROUP;
     let row_bytes = source.bytes.len() / source.outputs;
-    let block_groups = format.block_len() / GROUP;
-    let (codes, scales) = out.split_at_mut(groups * L::CODE_BYTES);
+    let stored_groups = format.block_len() / GROUP;
     for lane in 0..TILE.min(source.outputs - tile * TILE) {
         let row = &source.bytes[(tile * TILE + lane) * row_bytes..][..row_bytes];
         for index in 0..groups {
-            let block = &row[index / block_groups * format.block_bytes()..][..format.block_bytes()];
-            let group = Group::read(format, block, index % block_groups);
-            pack_codes::<L>(&group.codes, lane, &mut codes[index * L::CODE_BYTES..][..L::CODE_BYTES]);
-            let scales = &mut scales[index / L::SCALE_GROUPS * L::SCALE_BYTES..][..L::SCALE_BYTES];
-            pack_scales::<L>(&group, index % L::SCALE_GROUPS, lane, scales);
+            let stored = &row[index / stored_groups * format.block_bytes()..][..format.block_bytes()];
+            let group = Group::read(format, stored, index % stored_groups);
+            let first = index / BLOCK_GROUPS * BLOCK_GROUPS;
+            let block = &mut out[index / BLOCK_GROUPS * L::BLOCK_BYTES..];
+            let (codes, scales) = block.split_at_mut((groups - first).min(BLOCK_GROUPS) * L::CODE_BYTES);
+            pack_codes::<L>(
+                &group.codes,
+                lane,
+                &mut codes[(index - first) * L::CODE_BYTES..][..L::CODE_BYTES],
+            );
+            pack_scales::<L>(&group, index - first, lane, scales);
         }
     }
 }
@@ -168,22 +178,19 @@ fn pack_codes<L: Layout>(codes: &[u8; GROUP], lane: usize, out: &mut [u8]) {
 }
 
 fn pack_scales<L: Layout>(group: &Group, index: usize, lane: usize, out: &mut [u8]) {
+    let of_group = L::BLOCK_SCALE_BYTES + index * L::SCALE_BYTES;
+    let of_both = if L::BLOCK_SCALE_BYTES == 0 { of_group } else { 0 };
     let mut number = |at: usize, value: f16| out[at + lane * 2..][..2].copy_from_slice(&value.to_le_bytes());
-    number(0, group.scale);
+    number(of_both, group.scale);
     if matches!(L::SCALES, Scales::Two | Scales::Fractions) {
-        number(32, group.minimum);
+        number(of_both + 32, group.minimum);
     }
     let [low, high] = group.fractions.scales.map(i8::cast_unsigned);
-    match L::SCALES {
-        Scales::One | Scales::Two => {}
-        Scales::Fractions => {
-            out[64 + index * 32 + lane] = low;
-            out[64 + index * 32 + 16 + lane] = group.fractions.minimum;
-        }
-        Scales::Signed => out[32 + index * 16 + lane] = low,
-        Scales::Halves => {
-            out[32 + index * 32 + lane] = low;
-            out[32 + index * 32 + 16 + lane] = high;
-        }
+    let second = if L::SCALES == Scales::Fractions { group.fractions.minimum } else { high };
+    if matches!(L::SCALES, Scales::Fractions | Scales::Signed | Scales::Halves) {
+        out[of_group + lane] = low;
+    }
+    if matches!(L::SCALES, Scales::Fractions | Scales::Halves) {
+        out[of_group + TILE + lane] = second;
     }
 }

@@ -1,7 +1,7 @@
 //! Weights of one quantised format, packed, and how their product is split over threads.
 
 use super::layout::{Layout, TILE, pack_tile, tile_bytes, with_layout};
-use super::tile::{Products, Sums, Weights, products};
+use super::tile::{Ahead, Products, Sums, Weights, products};
 use super::{Source, Target};
 use crate::blocks::GROUP;
 use crate::memory::Memory;
@@ -67,10 +67,12 @@ impl Packed {
         pool.run(columns * panels.div_ceil(cut.panels), |task| {
             let first_tile = task % columns * cut.tiles;
             let first_panel = task / columns * cut.panels;
+            let mut ahead = Ahead::Weights;
             for place in Place::all(rows.count()).skip(first_panel).take(cut.panels) {
                 for tile in first_tile..tiles.min(first_tile + cut.tiles) {
-                    self.multiply_tile(rows, place, tile, target);
+                    self.multiply_tile(rows, place, self.tile(tile, ahead), target);
                 }
+                ahead = Ahead::Nothing;
             }
         });
     }
@@ -90,11 +92,18 @@ impl Packed {
         Cut { tiles: fair.max(worthwhile).min(cached), panels: panels_in_task }
     }
 
-    fn multiply_tile(&self, rows: &Rows, place: Place, tile: usize, target: &Target) {
-        let weights = Weights {
-            bytes: &self.tiles[tile * self.tile_bytes..(tile + 1) * self.tile_bytes],
-            groups: self.groups,
-        };
+    fn tile(&self, index: usize, ahead: Ahead) -> (usize, Weights<'_>) {
+        let bytes = &self.tiles[index * self.tile_bytes..(index + 1) * self.tile_bytes];
+        (index, Weights { bytes, groups: self.groups, ahead })
+    }
+
+    fn multiply_tile(
+        &self,
+        rows: &Rows,
+        place: Place,
+        (tile, weights): (usize, Weights<'_>),
+        target: &Target,
+    ) {
         let mut sums: Sums = [[0.0; TILE]; PANEL];
         let product = self.products[place.count.trailing_zeros() as usize];
         // SAFETY: the products are those of the processor that was detected; the panel has as many blocks as the tile

@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::layout::{Codes, LINE, Layout, Scales, TILE};
+use super::layout::{BLOCK_GROUPS, Codes, LINE, Layout, Scales, TILE};
 use super::tile::{Sums, Weights};
 use crate::blocks::{GROUP, IQ4_LEVELS};
 use crate::rows::{BLOCK, Panel};
@@ -30,14 +30,16 @@ fn add_group<L: Layout, const M: usize>(
     [index, row, lane]: [usize; 3],
     sum: f32,
 ) -> f32 {
-    let codes = codes::<L>(weights.codes::<L>(index), lane);
+    let (block, in_block) = (index / BLOCK_GROUPS, index % BLOCK_GROUPS);
+    let (codes_of_block, scales) = weights.block::<L>(block);
+    let codes = codes::<L>(&codes_of_block[in_block * L::CODE_BYTES..], lane);
     let at = index * M + row;
     let quants = &panel.quants[at * BLOCK..][..BLOCK];
     let [low, high] = [0, GROUP / 2].map(|half| {
         let pairs = codes[half..half + GROUP / 2].iter().zip(&quants[half..]);
         pairs.map(|(code, quant)| i32::from(*code) * i32::from(*quant)).sum::<i32>()
     });
-    let factors = factors::<L>(weights.scales::<L>(index), index % L::SCALE_GROUPS, lane);
+    let factors = factors::<L>(scales, in_block, lane);
     let scale = panel.scales[at];
     if L::SCALES == Scales::Halves {
         let half_sum = |half: usize| panel.half_sums[(2 * index + half) * M + row];
@@ -66,20 +68,18 @@ fn codes<L: Layout>(lines: &[u8], lane: usize) -> [u8; GROUP] {
     })
 }
 
-/// Scale and minimum, or the scales of both halves.
+/// Scale and minimum of a group, or the scales of both halves.
 fn factors<L: Layout>(bytes: &[u8], index: usize, lane: usize) -> [f32; 2] {
+    let at = L::BLOCK_SCALE_BYTES + index * L::SCALE_BYTES;
     let number = |at: usize| f16::from_le_bytes([bytes[at + 2 * lane], bytes[at + 2 * lane + 1]]).to_f32();
     let signed = |at: usize| f32::from(bytes[at + lane].cast_signed());
     let unsigned = |at: usize| f32::from(bytes[at + lane]);
-    let scale = number(0);
     let with_offset = |scale: f32| [scale, scale * -f32::from(L::OFFSET)];
     match L::SCALES {
-        Scales::One => with_offset(scale),
-        Scales::Two => [scale, number(TILE * 2)],
-        Scales::Fractions => {
-            [scale * unsigned(64 + index * 32), -(number(TILE * 2) * unsigned(80 + index * 32))]
-        }
-        Scales::Signed => with_offset(scale * signed(32 + index * 16)),
-        Scales::Halves => [scale * signed(32 + index * 32), scale * signed(48 + index * 32)],
+        Scales::One => with_offset(number(at)),
+        Scales::Two => [number(at), number(at + 32)],
+        Scales::Fractions => [number(0) * unsigned(at), -(number(32) * unsigned(at + TILE))],
+        Scales::Signed => with_offset(number(0) * signed(at)),
+        Scales::Halves => [number(0) * signed(at), number(0) * signed(at + TILE)],
     }
 }
