@@ -13,7 +13,7 @@ mod step_loop;
 
 pub use blocks::BlockPool;
 pub use event::{Event, Finish};
-pub use request::{GenerationRequest, Input};
+pub use request::{GenerationRequest, Input, ToolUse};
 pub use sequence::Job;
 pub use slots::{SlotGuard, Slots};
 pub use step_loop::Engine;

@@ -152,6 +152,11 @@ impl Service {
             let message = format!("All {} slots of this worker are taken.", self.slots.total());
             ApiError::new(ErrorCode::AllSlotsBusy, message).with_retry_after_ms(BUSY_RETRY_MS)
         })?;
+        request.check_vocabulary(loaded.language.vocabulary.size())?;
+        let grammar = match &request.constraint {
+            Some(constraint) => Some(loaded.language.grammars.get(constraint).await?),
+            None => None,
+        };
         let prompt = tokenize(loaded.language.clone(), request.input).await?;
         let max_tokens = fit(prompt.len(), request.max_tokens, loaded.context_limit())?;
         let prompt_tokens = prompt.len() as u32;
@@ -169,6 +174,7 @@ impl Service {
             prompt,
             max_tokens,
             sampling: request.sampling,
+            grammar,
             stop: request.stop,
             events: sender,
             cancel,
@@ -255,6 +261,7 @@ impl Service {
 async fn tokenize(language: Arc<Language>, input: Input) -> Result<Vec<u32>, ApiError> {
     let encoded = tokio::task::spawn_blocking(move || {
         let text = match input {
+            Input::Tokens(tokens) => return Ok(tokens),
             Input::Prompt(prompt) => prompt,
             Input::Instruction(text) if language.template.is_none() => text,
             Input::Instruction(content) => {

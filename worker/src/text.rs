@@ -4,6 +4,7 @@
 
 pub mod architecture;
 pub mod attention;
+pub mod constraint;
 pub mod decoder;
 pub mod kv;
 pub mod linear;

@@ -1,7 +1,11 @@
-//! A request as the wire gave it, checked once; what comes out of here is not checked again.
+//! A request as the wire gave it, checked once; what comes out of here is not checked again, but for what only a loaded
+//! model can tell: its vocabulary, its context and its template.
+
+use std::collections::HashSet;
 
 use protocol::ApiError;
-use protocol::worker::{ExecuteRequest, Message};
+use protocol::worker::{Constraint, ExecuteRequest, Message, Tool, ToolChoice};
+use serde_json::{Map, Value};
 
 use crate::text::sampler::Sampling;
 
@@ -13,16 +17,45 @@ const STOP_BYTES_MAX: usize = 1024;
 const REQUEST_ID_MAX: usize = 128;
 /// The highest temperature, as in OpenAI's interface.
 const TEMPERATURE_MAX: f32 = 2.0;
+/// Presence and frequency penalties reach this far to both sides, as in OpenAI's interface.
+const PENALTY_MAX: f32 = 2.0;
+/// The highest repetition penalty.
+const REPETITION_MAX: f32 = 10.0;
+/// A bias reaches this far to both sides, as in OpenAI's interface.
+const BIAS_MAX: f32 = 100.0;
+/// Tokens that may have a bias.
+const BIAS_COUNT_MAX: usize = 4096;
+/// Answers to one prompt at most, as in OpenAI's interface.
+const CHOICES_MAX: u32 = 128;
+/// Likeliest tokens that can be told of, as in OpenAI's interface.
+const LOGPROBS_MAX: u32 = 20;
+/// Tools of a request at most, as in OpenAI's interface.
+const TOOLS_MAX: usize = 128;
+/// Characters of a tool's name at most, as in OpenAI's interface.
+const TOOL_NAME_MAX: usize = 64;
 
 /// What to answer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Input {
     /// A text to continue.
     Prompt(String),
+    /// The same as tokens, at least one.
+    Tokens(Vec<u32>),
     /// What a user says, to a model that may or may not have learnt to chat.
     Instruction(String),
     /// A conversation, at least one message long.
     Messages(Vec<Message>),
+}
+
+/// Tools that a model may call, at least one of them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ToolUse {
+    /// The tools; no two of one name.
+    pub tools: Vec<Tool>,
+    /// Which of them it must call: never [`ToolChoice::None`], and a named one is among them.
+    pub choice: ToolChoice,
+    /// Whether one answer may call several.
+    pub parallel: bool,
 }
 
 /// A valid request for text.
@@ -38,53 +71,223 @@ pub struct GenerationRequest {
     pub sampling: Sampling,
     /// Generation ends before any of these; none is empty.
     pub stop: Vec<String>,
+    /// Answers to generate, at least one.
+    pub choices: u32,
+    /// Whether the prompt is told first.
+    pub echo: bool,
+    /// What the answer must be. Never together with tools: what a call looks like is the model's, what the answer looks
+    /// like the caller's, and a text that is now one and now the other would keep neither promise.
+    pub constraint: Option<Constraint>,
+    /// Tools that are shown to the model; none where none may be called.
+    pub tools: Option<ToolUse>,
+    /// Further names that the chat template sees.
+    pub template_options: Map<String, Value>,
 }
 
 impl TryFrom<ExecuteRequest> for GenerationRequest {
     type Error = ApiError;
 
-    fn try_from(wire: ExecuteRequest) -> Result<Self, ApiError> {
-        let input = match (wire.prompt, wire.instruction, wire.messages) {
-            (Some(prompt), None, None) if !prompt.is_empty() => Input::Prompt(prompt),
-            (None, Some(text), None) if !text.is_empty() => Input::Instruction(text),
-            (None, None, Some(messages)) if !messages.is_empty() => Input::Messages(messages),
-            (Some(_), None, None) => return Err(ApiError::invalid("prompt", "'prompt' must not be empty.")),
-            (None, Some(_), None) => {
-                return Err(ApiError::invalid("prompt", "The prompt must not be empty."));
-            }
-            (None, None, Some(_)) => {
-                return Err(ApiError::invalid("messages", "'messages' must not be empty."));
-            }
-            _ => {
-                return Err(ApiError::invalid(
-                    "prompt",
-                    "Exactly one of 'prompt', 'instruction' and 'messages' must be given.",
-                ));
-            }
-        };
-        let sampling = Sampling {
-            temperature: within("temperature", wire.temperature.unwrap_or(1.0), 0.0..=TEMPERATURE_MAX)?,
-            top_p: within("top_p", wire.top_p.unwrap_or(1.0), 0.0..=1.0)?,
-            top_k: wire.top_k.unwrap_or(0) as usize,
-            // A chosen seed has 32 bits, so that it comes through readers that keep numbers as doubles.
-            seed: wire.seed.unwrap_or_else(|| u64::from(rand::random::<u32>())),
-        };
+    fn try_from(mut wire: ExecuteRequest) -> Result<Self, ApiError> {
+        let sampling = sampling(&mut wire)?;
+        let tools = tools(&mut wire)?;
+        let template_options = wire.template_options.take().unwrap_or_default();
+        let conversation = wire.messages.is_some() || wire.instruction.is_some();
+        let has_prompt = wire.prompt.is_some() || wire.prompt_tokens.is_some();
+        let input = input(&mut wire)?;
         check_stop(&wire.stop)?;
-        let request_id = wire.request_id;
-        if request_id.as_ref().is_some_and(|id| id.is_empty() || id.chars().count() > REQUEST_ID_MAX) {
-            let message = format!("'request_id' must have 1 to {REQUEST_ID_MAX} characters.");
-            return Err(ApiError::invalid("request_id", message));
+        check_request_id(wire.request_id.as_deref())?;
+        if !template_options.is_empty() && !conversation {
+            return Err(ApiError::invalid(
+                "template_options",
+                "'template_options' go to a chat template, which a prompt does not pass through.",
+            ));
         }
-        Ok(Self { request_id, input, max_tokens: wire.max_tokens, sampling, stop: wire.stop })
+        if wire.echo && !has_prompt {
+            let message = "'echo' tells a 'prompt' or 'prompt_tokens'; a conversation has neither.";
+            return Err(ApiError::invalid("echo", message));
+        }
+        if let (Some(_), Some(_)) = (&wire.constraint, &tools) {
+            let message = "'constraint' and tools that may be called exclude each other; \
+                           leave one of them out, or set 'tool_choice' to none.";
+            return Err(ApiError::invalid("constraint", message));
+        }
+        if let Some(max_tokens) = wire.max_tokens
+            && sampling.min_tokens > max_tokens as usize
+        {
+            let message = format!(
+                "'min_tokens' must be at most 'max_tokens', which is {max_tokens}; it is {}.",
+                sampling.min_tokens
+            );
+            return Err(ApiError::invalid("min_tokens", message));
+        }
+        Ok(Self {
+            request_id: wire.request_id,
+            input,
+            max_tokens: wire.max_tokens,
+            sampling,
+            stop: wire.stop,
+            choices: within("n", wire.n.unwrap_or(1), 1..=CHOICES_MAX)?,
+            echo: wire.echo,
+            constraint: wire.constraint,
+            tools,
+            template_options,
+        })
     }
 }
 
-fn within(name: &str, value: f32, range: std::ops::RangeInclusive<f32>) -> Result<f32, ApiError> {
+impl GenerationRequest {
+    /// Checks what needs a vocabulary: that each token named is one of its `size`.
+    pub fn check_vocabulary(&self, size: usize) -> Result<(), ApiError> {
+        let refused = |param: String, token: u32| {
+            let message = format!(
+                "'{param}' must be tokens of this model, 0 to {}; {token} is none.",
+                size.saturating_sub(1)
+            );
+            Err(ApiError::invalid(param, message))
+        };
+        if let Input::Tokens(tokens) = &self.input
+            && let Some(index) = tokens.iter().position(|token| *token as usize >= size)
+        {
+            return refused(format!("prompt_tokens[{index}]"), tokens[index]);
+        }
+        match self.sampling.logit_bias.iter().find(|(token, _)| *token as usize >= size) {
+            Some((token, _)) => refused("logit_bias".to_owned(), *token),
+            None => Ok(()),
+        }
+    }
+}
+
+fn input(wire: &mut ExecuteRequest) -> Result<Input, ApiError> {
+    let prompt = wire.prompt.take().map(Input::Prompt);
+    let tokens = wire.prompt_tokens.take().map(Input::Tokens);
+    let instruction = wire.instruction.take().map(Input::Instruction);
+    let messages = wire.messages.take().map(Input::Messages);
+    let mut given = [prompt, tokens, instruction, messages].into_iter().flatten();
+    let (Some(input), None) = (given.next(), given.next()) else {
+        return Err(ApiError::invalid(
+            "prompt",
+            "Exactly one of 'prompt', 'prompt_tokens', 'instruction' and 'messages' must be given.",
+        ));
+    };
+    let (is_empty, param) = match &input {
+        Input::Prompt(text) | Input::Instruction(text) => (text.is_empty(), "prompt"),
+        Input::Tokens(tokens) => (tokens.is_empty(), "prompt_tokens"),
+        Input::Messages(messages) => (messages.is_empty(), "messages"),
+    };
+    if is_empty {
+        return Err(ApiError::invalid(param, format!("'{param}' must not be empty.")));
+    }
+    Ok(input)
+}
+
+fn sampling(wire: &mut ExecuteRequest) -> Result<Sampling, ApiError> {
+    let penalty =
+        |name: &str, value: Option<f32>| within(name, value.unwrap_or(0.0), -PENALTY_MAX..=PENALTY_MAX);
+    let share =
+        |name: &str, value: Option<f32>, default: f32| within(name, value.unwrap_or(default), 0.0..=1.0);
+    let repetition_penalty = wire.repetition_penalty.unwrap_or(1.0);
+    if repetition_penalty <= 0.0 || repetition_penalty > REPETITION_MAX {
+        let message = format!(
+            "'repetition_penalty' must be above 0 and at most {REPETITION_MAX}; it is {repetition_penalty}."
+        );
+        return Err(ApiError::invalid("repetition_penalty", message));
+    }
+    let logit_bias = std::mem::take(&mut wire.logit_bias);
+    within("logit_bias", logit_bias.len(), 0..=BIAS_COUNT_MAX)?;
+    for (token, bias) in &logit_bias {
+        within(&format!("logit_bias.{token}"), *bias, -BIAS_MAX..=BIAS_MAX)?;
+    }
+    let logprobs = wire.logprobs.map(|count| within("logprobs", count, 0..=LOGPROBS_MAX)).transpose()?;
+    Ok(Sampling {
+        temperature: within("temperature", wire.temperature.unwrap_or(1.0), 0.0..=TEMPERATURE_MAX)?,
+        top_k: wire.top_k.unwrap_or(0) as usize,
+        top_p: share("top_p", wire.top_p, 1.0)?,
+        min_p: share("min_p", wire.min_p, 0.0)?,
+        typical_p: share("typical_p", wire.typical_p, 1.0)?,
+        presence_penalty: penalty("presence_penalty", wire.presence_penalty)?,
+        frequency_penalty: penalty("frequency_penalty", wire.frequency_penalty)?,
+        repetition_penalty,
+        logit_bias: logit_bias.into_iter().collect(),
+        // A chosen seed has 32 bits, so that it comes through readers that keep numbers as doubles.
+        seed: wire.seed.unwrap_or_else(|| u64::from(rand::random::<u32>())),
+        min_tokens: wire.min_tokens.unwrap_or(0) as usize,
+        ignore_eos: wire.ignore_eos,
+        logprobs: logprobs.map(|count| count as usize),
+    })
+}
+
+fn tools(wire: &mut ExecuteRequest) -> Result<Option<ToolUse>, ApiError> {
+    let tools = std::mem::take(&mut wire.tools);
+    let choice = wire.tool_choice.take().unwrap_or_default();
+    if tools.is_empty() {
+        if let ToolChoice::Required | ToolChoice::Named(_) = choice {
+            return Err(ApiError::invalid(
+                "tool_choice",
+                "'tool_choice' asks for a call; there are no 'tools'.",
+            ));
+        }
+        return Ok(None);
+    }
+    if wire.messages.is_none() {
+        return Err(ApiError::invalid("tools", "'tools' may be given with 'messages' only."));
+    }
+    within("tools", tools.len(), 0..=TOOLS_MAX)?;
+    let mut names = HashSet::new();
+    for (index, tool) in tools.iter().enumerate() {
+        check_tool(tool, index)?;
+        if !names.insert(tool.name.as_str()) {
+            let param = format!("tools[{index}].name");
+            return Err(ApiError::invalid(param, format!("Two tools are named '{}'.", tool.name)));
+        }
+    }
+    if let ToolChoice::Named(name) = &choice
+        && !names.contains(name.as_str())
+    {
+        return Err(ApiError::invalid("tool_choice", format!("No tool is named '{name}'.")));
+    }
+    let parallel = wire.parallel_tool_calls.unwrap_or(true);
+    Ok((choice != ToolChoice::None).then_some(ToolUse { tools, choice, parallel }))
+}
+
+fn check_tool(tool: &Tool, index: usize) -> Result<(), ApiError> {
+    let named = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    if tool.name.is_empty() || tool.name.len() > TOOL_NAME_MAX || !tool.name.bytes().all(named) {
+        let param = format!("tools[{index}].name");
+        let message = format!("'{param}' must be 1 to {TOOL_NAME_MAX} letters, digits, '_' and '-'.");
+        return Err(ApiError::invalid(param, message));
+    }
+    if tool.parameters.as_ref().is_some_and(|schema| !schema.is_object()) {
+        let param = format!("tools[{index}].parameters");
+        return Err(ApiError::invalid(param.clone(), format!("'{param}' must be a JSON schema, an object.")));
+    }
+    Ok(())
+}
+
+/// A value in its range. What is no number is in none.
+fn within<T: PartialOrd + std::fmt::Display>(
+    name: &str,
+    value: T,
+    range: std::ops::RangeInclusive<T>,
+) -> Result<T, ApiError> {
     if range.contains(&value) {
         return Ok(value);
     }
-    let message = format!("'{name}' must be from {} to {}; it is {value}.", range.start(), range.end());
+    let (least, most) = (range.start(), range.end());
+    let message = match name {
+        "tools" | "logit_bias" => format!("'{name}' may hold {most} entries; it holds {value}."),
+        _ => format!("'{name}' must be from {least} to {most}; it is {value}."),
+    };
     Err(ApiError::invalid(name, message))
+}
+
+fn check_request_id(id: Option<&str>) -> Result<(), ApiError> {
+    match id.map(|id| id.chars().count()) {
+        Some(count) if count == 0 || count > REQUEST_ID_MAX => {
+            let message = format!("'request_id' must have 1 to {REQUEST_ID_MAX} characters; it has {count}.");
+            Err(ApiError::invalid("request_id", message))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_stop(stop: &[String]) -> Result<(), ApiError> {
@@ -104,41 +307,4 @@ fn check_stop(stop: &[String]) -> Result<(), ApiError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(json: serde_json::Value) -> Result<GenerationRequest, ApiError> {
-        serde_json::from_value::<ExecuteRequest>(json).unwrap().try_into()
-    }
-
-    #[test]
-    fn the_field_out_of_range_is_named() {
-        for (json, param) in [
-            (serde_json::json!({}), "prompt"),
-            (serde_json::json!({"prompt": ""}), "prompt"),
-            (serde_json::json!({"instruction": ""}), "prompt"),
-            (serde_json::json!({"prompt": "a", "instruction": "b"}), "prompt"),
-            (serde_json::json!({"messages": []}), "messages"),
-            (serde_json::json!({"prompt": "a", "messages": [{"role": "user", "content": "b"}]}), "prompt"),
-            (serde_json::json!({"prompt": "a", "temperature": 2.1}), "temperature"),
-            (serde_json::json!({"prompt": "a", "temperature": -0.1}), "temperature"),
-            (serde_json::json!({"prompt": "a", "top_p": -0.1}), "top_p"),
-            (serde_json::json!({"prompt": "a", "top_p": 1.5}), "top_p"),
-            (serde_json::json!({"prompt": "a", "stop": vec!["x"; 17]}), "stop"),
-            (serde_json::json!({"prompt": "a", "stop": ["x", ""]}), "stop[1]"),
-            (serde_json::json!({"prompt": "a", "request_id": ""}), "request_id"),
-        ] {
-            let error = parse(json.clone()).expect_err(&json.to_string());
-            assert_eq!(error.param.as_deref(), Some(param), "{json}");
-        }
-    }
-
-    #[test]
-    fn what_is_absent_takes_its_default() {
-        let request = parse(serde_json::json!({"prompt": "a", "max_tokens": 0, "seed": 5})).unwrap();
-        assert_eq!(request.sampling, Sampling { temperature: 1.0, top_p: 1.0, top_k: 0, seed: 5 });
-        assert_eq!(request.max_tokens, Some(0));
-        let request = parse(serde_json::json!({"instruction": "a"})).unwrap();
-        assert_eq!(request.input, Input::Instruction("a".to_owned()));
-    }
-}
+mod tests;

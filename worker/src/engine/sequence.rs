@@ -11,8 +11,9 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{BlockId, Event, Finish, Logits, SlotGuard, Span};
+use crate::text::constraint::Grammar;
 use crate::text::output::{Emitted, TextOutput};
-use crate::text::sampler::{Sampler, Sampling};
+use crate::text::sampler::{Next, Sampler, Sampling};
 use crate::text::vocabulary::Vocabulary;
 
 /// A request on its way to the engine.
@@ -24,6 +25,8 @@ pub struct Job {
     pub max_tokens: usize,
     /// How tokens are chosen.
     pub sampling: Sampling,
+    /// What the answer must be.
+    pub grammar: Option<Arc<Grammar>>,
     /// Generation ends before any of these.
     pub stop: Vec<String>,
     /// Where the events go. A closed channel cancels; a full one makes this sequence wait, and no other.
@@ -67,7 +70,9 @@ struct Seat {
 
 impl Sequence {
     pub(super) fn new(job: Job, blocks: Vec<BlockId>, vocabulary: Arc<Vocabulary>) -> Self {
+        let guide = job.grammar.map(|grammar| grammar.guide());
         let mut sequence = Self {
+            sampler: Sampler::new(job.sampling, 0, &job.prompt, vocabulary.ends(), guide),
             prompt: job.prompt,
             max_tokens: job.max_tokens,
             events: job.events,
@@ -78,7 +83,6 @@ impl Sequence {
             fed: 0,
             last: [0],
             generated: 0,
-            sampler: Sampler::new(job.sampling),
             output: TextOutput::new(vocabulary, job.stop),
             emitted: 0,
             first_token: None,
@@ -133,12 +137,14 @@ impl Sequence {
     }
 
     /// Takes the logits that a step gave, and sends what they make.
-    pub(super) fn advance(&mut self, logits: &[f32], vocabulary: &Vocabulary) {
-        let token = self.sampler.next(logits);
+    pub(super) fn advance(&mut self, logits: &mut [f32]) {
+        let next = self.sampler.next(logits);
         self.first_token.get_or_insert_with(Instant::now);
-        if vocabulary.is_end(token) {
-            return self.finish(FinishReason::Stop);
-        }
+        let token = match next {
+            Ok(Next::Token(chosen)) => chosen.token,
+            Ok(Next::End) => return self.finish(FinishReason::Stop),
+            Err(error) => return self.fail(error),
+        };
         self.last = [token];
         self.generated += 1;
         match self.output.push(token) {
@@ -148,7 +154,9 @@ impl Sequence {
             }
             Emitted::Text(text) => {
                 self.emit(text);
-                if self.generated == self.max_tokens {
+                if self.sampler.is_over() {
+                    self.finish(FinishReason::Stop);
+                } else if self.generated == self.max_tokens {
                     self.finish(FinishReason::Length);
                 }
             }

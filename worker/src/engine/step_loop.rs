@@ -183,9 +183,9 @@ impl<M: Model> StepLoop<M> {
             Ok(()) => {
                 let waiting = members.iter().filter(|(_, wants_logits)| *wants_logits);
                 for ((index, _), logits) in
-                    waiting.zip(self.logits.chunks_exact(self.model.vocabulary_size()))
+                    waiting.zip(self.logits.chunks_exact_mut(self.model.vocabulary_size()))
                 {
-                    self.sequences[*index].advance(logits, &self.vocabulary);
+                    self.sequences[*index].advance(logits);
                 }
                 Ok(())
             }
@@ -302,7 +302,8 @@ mod tests {
             let job = Job {
                 prompt: prompt.bytes().map(u32::from).collect(),
                 max_tokens,
-                sampling: Sampling { temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0 },
+                sampling: Sampling { temperature: 0.0, ..Sampling::default() },
+                grammar: None,
                 stop: Vec::new(),
                 events,
                 cancel: cancel.clone(),

@@ -12,6 +12,7 @@ use crate::error::LoadError;
 use crate::file::ModelFile;
 use crate::parallel::on_pool;
 use crate::text::architecture::Architecture;
+use crate::text::constraint::Grammars;
 use crate::text::decoder::{Decoder, DecoderLoader};
 use crate::text::kv::KvPool;
 use crate::text::template::ChatTemplate;
@@ -41,6 +42,8 @@ pub struct Language {
     pub template: Option<ChatTemplate>,
     /// Tokens that prompt and answer may hold together.
     pub context_limit: usize,
+    /// What answers can be constrained to.
+    pub grammars: Arc<Grammars>,
 }
 
 /// A decoder as the engine wants it.
@@ -123,7 +126,8 @@ fn read_language(
         .transpose()?;
     let trained = architecture.context_length;
     let context_limit = order.context_limit.map_or(trained, |limit| limit.min(trained));
-    Ok(Language { vocabulary, tokenizer, template, context_limit })
+    let grammars = Arc::new(Grammars::new(vocabulary.clone()));
+    Ok(Language { vocabulary, tokenizer, template, context_limit, grammars })
 }
 
 impl Language {

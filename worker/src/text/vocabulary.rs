@@ -230,6 +230,11 @@ impl Vocabulary {
             .map(|(id, (text, kind))| (id as u32, text.as_ref(), *kind))
     }
 
+    /// The tokens that a model ends its answer with, in their order.
+    pub fn ends(&self) -> &[u32] {
+        &self.ends
+    }
+
     /// Whether the model ends its answer with this token.
     pub fn is_end(&self, id: u32) -> bool {
         self.ends.binary_search(&id).is_ok()
