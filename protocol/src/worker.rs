@@ -378,8 +378,30 @@ pub struct Health {
     pub slots_available: u32,
     /// Tokens that prompt and answer may hold together; 0 until the model's header is read.
     pub context_length: u32,
+    /// How the memory for keys and values is used; absent until the model is loaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kv: Option<KvHealth>,
     /// Milliseconds since any slot was last taken or freed.
     pub idle_ms: u64,
     /// Seconds since the process started.
     pub uptime_seconds: u64,
+}
+
+/// How a worker's memory for keys and values is used. The counts of tokens grow from the process's start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct KvHealth {
+    /// Tokens that one block holds.
+    pub block_tokens: u32,
+    /// Blocks that the memory budget allows.
+    pub blocks_total: u64,
+    /// Blocks that running requests hold.
+    pub blocks_used: u64,
+    /// Blocks of finished requests that are kept for prompts which begin alike.
+    pub blocks_cached: u64,
+    /// Tokens of all prompts so far, those that were read again after a lack of memory included.
+    pub prompt_tokens: u64,
+    /// How many of them were found computed.
+    pub cached_tokens: u64,
+    /// Times that a request gave up its memory to an older one.
+    pub preemptions: u64,
 }

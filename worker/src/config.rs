@@ -13,13 +13,17 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 /// Slots unless configured otherwise.
-const SLOTS: u32 = 4;
-/// Slots at most: each holds a whole context's keys and values.
+const SLOTS: u32 = 8;
+/// Slots at most.
 const SLOTS_MAX: u32 = 256;
 /// MiB of keys and values at most: 64 TiB, more than any machine has.
 const KV_CACHE_MB_MAX: u64 = 1 << 26;
 /// The share of the available memory that keys and values may take unless configured otherwise.
 const KV_SHARE: u64 = 4;
+/// The share of the memory for keys and values that may hold those of finished requests, unless configured otherwise.
+const PREFIX_CACHE_SHARE: u64 = 4;
+/// Bytes that this share comes to at most.
+const PREFIX_CACHE_BYTES_DEFAULT_MAX: u64 = 1 << 30;
 /// What is taken for the available memory where the system does not tell.
 const AVAILABLE_BYTES_UNKNOWN: u64 = 4 << 30;
 /// The variables that the thread pools are sized by.
@@ -106,9 +110,13 @@ pub struct ServeArgs {
     /// The hive to tell that this worker listens
     #[arg(long, value_name = "URL")]
     pub hive_url: Option<String>,
-    /// Sequences that run at once [default: 4]
+    /// Sequences that run at once [default: 8]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=SLOTS_MAX as i64))]
     pub slots: Option<u32>,
+    /// Memory of --kv-cache-mb that finished requests' keys and values may go on taking, for prompts that begin alike;
+    /// 0 keeps none [default: a quarter of --kv-cache-mb, 1024 at most]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(0..=KV_CACHE_MB_MAX))]
+    pub prefix_cache_mb: Option<u64>,
     /// End when standard input ends, as it does when the parent is gone
     #[arg(long)]
     pub exit_with_parent: bool,
@@ -168,6 +176,7 @@ impl std::fmt::Display for KvFormat {
 #[serde(deny_unknown_fields, default)]
 struct Section {
     slots: Option<u32>,
+    prefix_cache_mb: Option<u64>,
     context_limit: Option<u32>,
     kv_cache_mb: Option<u64>,
     kv_type: Option<KvFormat>,
@@ -211,6 +220,8 @@ pub struct Config {
     pub hive_url: Option<String>,
     /// Sequences that run at once.
     pub slots: u32,
+    /// Bytes of keys and values that are kept for prompts to come.
+    pub prefix_cache_bytes: u64,
     /// Whether standard input is the parent's lifeline.
     pub parent: Parent,
 }
@@ -225,7 +236,12 @@ pub fn log_filter(common: &CommonArgs) -> Result<String, ConfigError> {
 pub fn resolve(args: ServeArgs, common: &CommonArgs) -> Result<Config, ConfigError> {
     let section: Section = common.section("worker")?;
     let slots = args.slots.or(section.slots).unwrap_or(SLOTS).clamp(1, SLOTS_MAX);
+    let prefix_cache_mb = args.prefix_cache_mb.or(section.prefix_cache_mb);
     let model = model_config(args.model, &section);
+    let prefix_cache_bytes = prefix_cache_mb.map_or_else(
+        || (model.kv.budget_bytes / PREFIX_CACHE_SHARE).min(PREFIX_CACHE_BYTES_DEFAULT_MAX),
+        |mib| mib.min(KV_CACHE_MB_MAX) << 20,
+    );
     let model_ref = args.model_ref.unwrap_or_else(|| {
         model.path.file_stem().map_or_else(|| "model".to_owned(), |stem| stem.to_string_lossy().into_owned())
     });
@@ -239,6 +255,7 @@ pub fn resolve(args: ServeArgs, common: &CommonArgs) -> Result<Config, ConfigErr
         boot_id: args.boot_id.unwrap_or_else(|| new_id().into()),
         hive_url: args.hive_url,
         slots,
+        prefix_cache_bytes,
         parent: if args.exit_with_parent { Parent::HoldsStdin } else { Parent::None },
     })
 }

@@ -1,22 +1,34 @@
 //! The engine: one thread that runs all sequences, a step at a time.
 //!
-//! Each step is one flat batch: a token of every sequence that generates, and a chunk of one prompt. What the model is,
-//! the engine does not know; it sees the [`Model`] trait. What stands behind a sequence, it does not know either: events
-//! go into a bounded channel, and a receiver that is gone means that nobody wants the rest.
+//! Each step is one flat batch: a token of every sequence that generates, and parts of the prompts that wait. What the
+//! model is, the engine does not know; it sees the [`Model`] trait. What stands behind a generation, it does not know
+//! either: events go into a bounded channel, and a receiver that is gone means that nobody wants the rest.
+//!
+//! `step_loop` decides who computes, `schedule` how far prompts go, `memory` (over `blocks` and `prefix_cache`) where keys
+//! and values lie; a `generation` is one request, each `sequence` of it one choice, and its `output` makes events of
+//! tokens.
 
 mod blocks;
+mod board;
 mod event;
+mod generation;
+mod handle;
+mod logprobs;
+mod memory;
+mod output;
+mod prefix_cache;
 mod request;
+mod schedule;
 mod sequence;
 mod slots;
 mod step_loop;
 
-pub use blocks::BlockPool;
 pub use event::{Event, Finish};
+pub use generation::Job;
+pub use handle::Engine;
+pub use output::{Piece, TextParser};
 pub use request::{GenerationRequest, Input, ToolUse};
-pub use sequence::Job;
 pub use slots::{SlotGuard, Slots};
-pub use step_loop::Engine;
 
 use protocol::ApiError;
 

@@ -83,8 +83,13 @@ async fn supervise(service: &Service, port: u16) -> Result<(), ApiError> {
         service.lifecycle.failed(error.clone());
         error
     })?;
-    let (engine, ended) = Engine::start(weights, language.vocabulary.clone(), service.slots().total())
-        .map_err(|error| ApiError::new(ErrorCode::Internal, format!("cannot start the engine: {error}")))?;
+    let (engine, ended) = Engine::start(
+        weights,
+        language.vocabulary.clone(),
+        service.slots().total(),
+        service.config.prefix_cache_bytes,
+    )
+    .map_err(|error| ApiError::new(ErrorCode::Internal, format!("cannot start the engine: {error}")))?;
     service.open(engine, language);
     tracing::info!(model = service.config.model_ref, slots = service.slots().total(), "ready");
     tokio::select! {

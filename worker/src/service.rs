@@ -80,6 +80,8 @@ pub struct Execution {
     pub prompt_tokens: u32,
     /// The seed in force.
     pub seed: u64,
+    /// Answers that it makes.
+    pub choices: u32,
     /// Its events; a finish or a failure is the last.
     pub events: mpsc::Receiver<Event>,
     cancel: CancellationToken,
@@ -157,7 +159,7 @@ impl Service {
             Some(constraint) => Some(loaded.language.grammars.get(constraint).await?),
             None => None,
         };
-        let prompt = tokenize(loaded.language.clone(), request.input).await?;
+        let Prompt { tokens: prompt, text } = tokenize(loaded.language.clone(), request.input).await?;
         let max_tokens = fit(prompt.len(), request.max_tokens, loaded.context_limit())?;
         let prompt_tokens = prompt.len() as u32;
         let cancel = CancellationToken::new();
@@ -168,14 +170,18 @@ impl Service {
         )?;
         let (sender, events) = mpsc::channel(EVENTS_WAITING_MAX);
         let seed = request.sampling.seed;
-        let execution =
-            Execution { prompt_tokens, seed, events, cancel: cancel.clone(), stop: self.stop.clone() };
+        let choices = request.choices;
+        let (stop, own_cancel) = (self.stop.clone(), cancel.clone());
+        let execution = Execution { prompt_tokens, seed, choices, events, cancel: own_cancel, stop };
         loaded.engine.submit(Job {
             prompt,
+            choices: request.choices,
             max_tokens,
             sampling: request.sampling,
             grammar,
             stop: request.stop,
+            echo: request.echo.then_some(text),
+            parsers: Vec::new(),
             events: sender,
             cancel,
             slot,
@@ -251,17 +257,27 @@ impl Service {
             slots_total: self.slots.total(),
             slots_available: self.slots.available(),
             context_length,
+            kv: self.loaded.get().map(|loaded| loaded.engine.kv_health()),
             idle_ms: self.slots.unchanged_ms(),
             uptime_seconds: self.started.elapsed().as_secs(),
         }
     }
 }
 
+/// A prompt as the model reads it.
+struct Prompt {
+    tokens: Vec<u32>,
+    text: String,
+}
+
 /// Formats and encodes the input; on a thread of its own, since a long one takes longer than a reactor should wait.
-async fn tokenize(language: Arc<Language>, input: Input) -> Result<Vec<u32>, ApiError> {
+async fn tokenize(language: Arc<Language>, input: Input) -> Result<Prompt, ApiError> {
     let encoded = tokio::task::spawn_blocking(move || {
         let text = match input {
-            Input::Tokens(tokens) => return Ok(tokens),
+            Input::Tokens(tokens) => {
+                let text = language.vocabulary.spell(&tokens);
+                return Ok(Prompt { tokens, text });
+            }
             Input::Prompt(prompt) => prompt,
             Input::Instruction(text) if language.template.is_none() => text,
             Input::Instruction(content) => {
@@ -269,16 +285,17 @@ async fn tokenize(language: Arc<Language>, input: Input) -> Result<Vec<u32>, Api
             }
             Input::Messages(messages) => language.render(&messages)?,
         };
-        language.tokenizer.encode_prompt(&text).map_err(|error| {
+        let tokens = language.tokenizer.encode_prompt(&text).map_err(|error| {
             tracing::error!(error, "the tokenizer failed");
             ApiError::new(ErrorCode::Internal, "The tokenizer could not encode this text.")
-        })
+        })?;
+        Ok::<_, ApiError>(Prompt { tokens, text })
     });
-    let ids = encoded.await.map_err(|_| ApiError::new(ErrorCode::Internal, "The tokenizer failed."))??;
-    if ids.is_empty() {
+    let prompt = encoded.await.map_err(|_| ApiError::new(ErrorCode::Internal, "The tokenizer failed."))??;
+    if prompt.tokens.is_empty() {
         return Err(ApiError::invalid("prompt", "The prompt makes no tokens."));
     }
-    Ok(ids)
+    Ok(prompt)
 }
 
 /// How many tokens may be generated, if prompt and answer fit the context together.

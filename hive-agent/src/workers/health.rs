@@ -143,6 +143,7 @@ mod tests {
             slots_total: 2,
             slots_available,
             context_length: 1,
+            kv: None,
             idle_ms,
             uptime_seconds: 1,
         }

@@ -1,29 +1,30 @@
-//! What a sequence tells its receiver.
+//! What a generation tells its receiver.
 
 use protocol::ApiError;
-use protocol::events::{FinishReason, Timings, TokenUsage};
+use protocol::events::{FinishReason, Prompt, Reasoning, Timings, Token, TokenUsage, ToolCallDelta};
 
-/// One event of a sequence. A finish or a failure comes last.
+/// One event of a generation. A finish or a failure comes last.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// Text was generated; never empty, never a part of a code point.
-    Token {
-        /// The text.
-        text: String,
-        /// Number of this event among its kind, from 0.
-        index: u32,
-    },
+    /// The prompt as the model read it.
+    Prompt(Prompt),
+    /// Text was generated; never a part of a code point, and empty only where log probabilities remain to be told.
+    Token(Token),
+    /// The model thought.
+    Reasoning(Reasoning),
+    /// The model calls a tool.
+    ToolCall(ToolCallDelta),
     /// Generation ended as it should.
     Finished(Finish),
     /// Generation ended otherwise.
     Failed(ApiError),
 }
 
-/// How a sequence ended.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// How a generation ended.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Finish {
-    /// Why.
-    pub reason: FinishReason,
+    /// Why each choice ended; there is at least one.
+    pub reasons: Vec<FinishReason>,
     /// Tokens in and out. The token that ends an answer is not counted: it has no text.
     pub usage: TokenUsage,
     /// Where the time went.

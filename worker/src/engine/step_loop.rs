@@ -1,120 +1,115 @@
-//! The loop that runs on the engine's thread, and the handle by which others reach it.
+//! The loop that runs on the engine's thread: who takes part in a step, and what becomes of its results.
+//!
+//! Sequences get memory in the order in which their requests came. One that generates takes a block when it needs one; if
+//! there is none, the youngest sequence gives its memory up, waits, and computes its tokens again later (what the prefix
+//! cache still has of them is not computed again). The oldest is never made to wait, so that something always ends. A
+//! sequence whose reader is slow gives its memory up before all others do.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::Duration;
 
 use protocol::{ApiError, ErrorCode};
-use tokio::sync::oneshot;
 
-use crate::engine::sequence::Sequence;
-use crate::engine::{BLOCK_TOKENS, BlockPool, Event, Job, Logits, Model, StepError, blocks_for};
+use crate::engine::board::Board;
+use crate::engine::generation::{Generation, Job};
+use crate::engine::handle::{Command, shutting_down};
+use crate::engine::memory::{Extended, Memory};
+use crate::engine::schedule::{self, Prompt};
+use crate::engine::sequence::{Sequence, State};
+use crate::engine::{BLOCK_TOKENS, Logits, Model, Span, StepError};
 use crate::text::vocabulary::Vocabulary;
 
 /// How often a reader is looked after while every sequence waits for its reader.
 const PAUSE: Duration = Duration::from_millis(5);
+/// Tokens of a prompt in a step that all want logits: these are rows of a whole vocabulary.
+const ALL_LOGITS_TOKENS: usize = BLOCK_TOKENS;
 
-enum Command {
-    Start(Box<Job>),
-    Stop,
+/// A sequence, by the number of its generation among those that run and its own among its choices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Seat {
+    generation: usize,
+    choice: usize,
 }
 
-/// The engine's handle. Dropping the last one stops the engine.
-#[derive(Debug, Clone)]
-pub struct Engine {
-    commands: SyncSender<Command>,
-    tokens_max: usize,
+/// A sequence's part in a step.
+#[derive(Debug, Clone, Copy)]
+struct Member {
+    seat: Seat,
+    /// Its tokens that are computed after the step.
+    end: usize,
+    logits: Logits,
 }
 
-impl Engine {
-    /// Starts the engine's thread. The receiver gets the outcome when the engine ends: an error if its device failed, and
-    /// nothing at all (a closed channel) if the thread panicked.
-    pub fn start<M: Model>(
-        model: M,
-        vocabulary: Arc<Vocabulary>,
-        slots_total: u32,
-    ) -> std::io::Result<(Self, oneshot::Receiver<Result<(), ApiError>>)> {
-        // Every job holds a slot, so there is always room for one more command.
-        let (commands, receiver) = sync_channel(slots_total as usize + 2);
-        let (outcome, ended) = oneshot::channel();
-        let blocks = BlockPool::new(model.blocks_max());
-        let tokens_max = model.blocks_max() * BLOCK_TOKENS;
-        let step_loop = StepLoop {
-            model,
-            vocabulary,
-            commands: receiver,
-            sequences: Vec::new(),
-            blocks,
-            logits: Vec::new(),
-            turn: 0,
-        };
-        std::thread::Builder::new().name("engine".to_owned()).spawn(move || {
-            let result = step_loop.run();
-            // Nobody waits for the outcome of an engine whose process is on its way out.
-            let _ = outcome.send(result);
-        })?;
-        Ok((Self { commands, tokens_max }, ended))
-    }
-
-    /// Tokens of a sequence that the memory for keys and values could hold if it were alone.
-    pub fn tokens_max(&self) -> usize {
-        self.tokens_max
-    }
-
-    /// Hands a job over. It fails only when the engine is gone.
-    pub fn submit(&self, job: Job) -> Result<(), ApiError> {
-        self.commands.try_send(Command::Start(Box::new(job))).map_err(|_| shutting_down())
-    }
-
-    /// Ends all sequences with an error and then the engine.
-    pub fn stop(&self) {
-        // An engine that is gone already is what is wanted.
-        let _ = self.commands.try_send(Command::Stop);
-    }
-}
-
-fn shutting_down() -> ApiError {
-    ApiError::new(ErrorCode::WorkerShuttingDown, "The worker is shutting down.")
-}
-
-struct StepLoop<M: Model> {
+/// The engine's thread.
+pub(super) struct StepLoop<M: Model> {
     model: M,
     vocabulary: Arc<Vocabulary>,
     commands: Receiver<Command>,
-    sequences: Vec<Sequence>,
-    blocks: BlockPool,
-    logits: Vec<f32>,
+    /// What runs, in the order of arrival.
+    generations: Vec<Generation>,
+    memory: Memory,
+    board: Arc<Board>,
     turn: u64,
+    // What a step needs, kept for the next one's use.
+    prompts: Vec<Prompt>,
+    members: Vec<Member>,
+    spans: Vec<Span<'static>>,
+    logits: Vec<f32>,
+    row: Vec<f32>,
 }
 
 impl<M: Model> StepLoop<M> {
-    fn run(mut self) -> Result<(), ApiError> {
+    /// A loop that keeps at most `prefix_cache_bytes` of keys and values for their content alone.
+    pub(super) fn new(
+        model: M,
+        vocabulary: Arc<Vocabulary>,
+        commands: Receiver<Command>,
+        prefix_cache_bytes: u64,
+        board: Arc<Board>,
+    ) -> Self {
+        let idle_max = prefix_cache_bytes / model.block_bytes().max(1) as u64;
+        let step_loop = Self {
+            memory: Memory::new(model.blocks_max(), idle_max as usize),
+            model,
+            vocabulary,
+            commands,
+            generations: Vec::new(),
+            board,
+            turn: 0,
+            prompts: Vec::new(),
+            members: Vec::new(),
+            spans: Vec::new(),
+            logits: Vec::new(),
+            row: Vec::new(),
+        };
+        step_loop.board.publish(&step_loop.memory);
+        step_loop
+    }
+
+    /// Runs until told to stop. An error means that the device is gone.
+    pub(super) fn run(mut self) -> Result<(), ApiError> {
         loop {
             if !self.take_commands() {
                 self.fail_all(&shutting_down());
                 return Ok(());
             }
-            for sequence in &mut self.sequences {
-                sequence.attend_to_caller();
-            }
-            self.let_go();
-            if let Err(error) = self.step() {
+            if let Err(error) = self.turn() {
                 tracing::error!(code = error.code.as_str(), "{}", error.message);
                 self.fail_all(&error);
                 return Err(error);
             }
-            self.let_go();
         }
     }
 
     /// Takes all commands that wait; waits itself while there is nothing to compute. False means stop.
     fn take_commands(&mut self) -> bool {
-        if self.sequences.is_empty() {
+        if self.generations.is_empty() {
             match self.commands.recv() {
                 Ok(Command::Start(job)) => self.start(*job),
                 Ok(Command::Stop) | Err(_) => return false,
             }
-        } else if !self.sequences.iter().any(Sequence::is_running) {
+        } else if !self.generations.iter().any(Generation::is_running) {
             match self.commands.recv_timeout(PAUSE) {
                 Ok(Command::Start(job)) => self.start(*job),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -131,259 +126,291 @@ impl<M: Model> StepLoop<M> {
     }
 
     fn start(&mut self, job: Job) {
-        let needed = blocks_for(job.prompt.len() + job.max_tokens);
-        if needed > self.blocks.available() {
-            let message = "There is no memory for another sequence.";
-            // A receiver that is gone needs no answer.
-            let _ = job.events.try_send(Event::Failed(ApiError::new(ErrorCode::InsufficientMemory, message)));
-            return;
-        }
-        let blocks = (0..needed).filter_map(|_| self.blocks.take()).collect();
-        self.sequences.push(Sequence::new(job, blocks, self.vocabulary.clone()));
-    }
-
-    fn let_go(&mut self) {
-        for sequence in &mut self.sequences {
-            for block in sequence.take_blocks() {
-                self.blocks.release(block);
-            }
-        }
-        self.sequences.retain(|sequence| !sequence.is_over());
+        self.generations.push(Generation::new(job, &self.vocabulary));
     }
 
     fn fail_all(&mut self, error: &ApiError) {
-        for sequence in &mut self.sequences {
-            sequence.fail(error.clone());
+        for generation in &mut self.generations {
+            generation.fail(error.clone());
         }
     }
 
-    /// Computes one step, if any sequence is ready for one. An error means that the device is gone.
-    fn step(&mut self) -> Result<(), ApiError> {
+    /// One round: looks after callers and memory, and computes a step if any sequence is ready for one.
+    fn turn(&mut self) -> Result<(), ApiError> {
         self.turn += 1;
-        let rows = self.model.prefill_tokens();
-        let prefilling = self.next_to_prefill();
-        let mut members = Vec::new();
-        let mut spans = Vec::new();
-        for (index, sequence) in self.sequences.iter_mut().enumerate() {
-            if !sequence.is_running() || (sequence.is_prefilling() && prefilling != Some(index)) {
-                continue;
-            }
-            if sequence.is_prefilling() {
-                sequence.last_turn = self.turn;
-            }
-            if let Some(span) = sequence.span(rows) {
-                members.push((index, span.logits != Logits::None));
-                spans.push(span);
+        for generation in &mut self.generations {
+            generation.attend_to_caller();
+        }
+        self.sweep();
+        self.admit();
+        self.make_places()?;
+        self.gather();
+        self.compute()?;
+        for generation in &mut self.generations {
+            generation.settle();
+        }
+        self.sweep();
+        self.board.publish(&self.memory);
+        Ok(())
+    }
+
+    /// Takes the memory of those that have ended, and forgets generations that are over.
+    fn sweep(&mut self) {
+        for generation in &mut self.generations {
+            let is_over = generation.is_over();
+            for choice in &mut generation.choices {
+                if is_over || matches!(choice.state, State::Ended(_)) {
+                    choice.table.take().into_iter().for_each(|table| self.memory.close(table));
+                }
             }
         }
-        if spans.is_empty() {
+        self.generations.retain(|generation| !generation.is_over());
+    }
+
+    fn seats(&self) -> impl DoubleEndedIterator<Item = Seat> + use<'_, M> {
+        self.generations.iter().enumerate().flat_map(|(generation, running)| {
+            (0..running.choices.len()).map(move |choice| Seat { generation, choice })
+        })
+    }
+
+    fn sequence(&mut self, seat: Seat) -> &mut Sequence {
+        &mut self.generations[seat.generation].choices[seat.choice]
+    }
+
+    fn has_memory(&self, seat: Seat) -> bool {
+        self.generations[seat.generation].choices[seat.choice].table.is_some()
+    }
+
+    /// Gives memory to those that wait for it, the oldest first; if one has to wait on, so have all after it.
+    fn admit(&mut self) {
+        for generation in 0..self.generations.len() {
+            for choice in 0..self.generations[generation].choices.len() {
+                let running = &self.generations[generation];
+                if running.is_running()
+                    && running.choices[choice].awaits_memory()
+                    && !self.admit_one(Seat { generation, choice })
+                {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn admit_one(&mut self, seat: Seat) -> bool {
+        loop {
+            // Each of those that run may need a block soon; to take it from under them would be no gain.
+            let spare = self.seats().filter(|seat| self.has_memory(*seat)).count();
+            let generation = &mut self.generations[seat.generation];
+            let reuse = generation.reuse();
+            let tokens = generation.choices[seat.choice].tokens();
+            if let Some((table, cached)) = self.memory.open(tokens, reuse, spare) {
+                generation.note_cached(cached);
+                let sequence = &mut generation.choices[seat.choice];
+                self.board.note_prompt(sequence.tokens().len(), cached);
+                sequence.table = Some(table);
+                sequence.computed = cached;
+                return true;
+            }
+            let Some(victim) = self.victim(seat, Victims::Paused) else { return false };
+            self.preempt(victim);
+        }
+    }
+
+    /// Whose memory is given up for this sequence's sake: one that pauses, else the youngest.
+    fn victim(&self, needy: Seat, victims: Victims) -> Option<Seat> {
+        let holders = || self.seats().rev().filter(|seat| *seat != needy && self.has_memory(*seat));
+        let pauses = |seat: &Seat| !self.generations[seat.generation].is_running();
+        holders().find(pauses).or_else(|| match victims {
+            Victims::Paused => None,
+            Victims::PausedOrYounger => holders().next().filter(|youngest| *youngest > needy),
+        })
+    }
+
+    /// Takes a sequence's memory; it waits for some again, and goes on as if nothing had been.
+    fn preempt(&mut self, seat: Seat) {
+        let sequence = self.sequence(seat);
+        sequence.computed = 0;
+        if let Some(table) = sequence.table.take() {
+            self.memory.close(table);
+            self.board.note_preemption();
+        }
+    }
+
+    /// Sees to it that each sequence that generates has a place of its own for the next token.
+    fn make_places(&mut self) -> Result<(), ApiError> {
+        for generation in 0..self.generations.len() {
+            for choice in 0..self.generations[generation].choices.len() {
+                let running = &self.generations[generation];
+                if running.is_running() && running.choices[choice].is_decoding() {
+                    self.make_place(Seat { generation, choice })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn make_place(&mut self, seat: Seat) -> Result<(), ApiError> {
+        loop {
+            let sequence = &mut self.generations[seat.generation].choices[seat.choice];
+            let position = sequence.computed;
+            let Some(table) = &mut sequence.table else { return Ok(()) };
+            match self.memory.extend(table, position) {
+                Extended::Ready => return Ok(()),
+                Extended::Copy { from, to, tokens } => {
+                    let copied = self.model.copy_block(from, to, tokens);
+                    return copied.or_else(|error| self.fail_members(error, &[seat]));
+                }
+                Extended::NoBlock => {
+                    let victim = self.victim(seat, Victims::PausedOrYounger).unwrap_or(seat);
+                    self.preempt(victim);
+                }
+            }
+        }
+    }
+
+    /// Chooses the step's members: a token of all that generate, and parts of prompts.
+    fn gather(&mut self) {
+        let mut members = std::mem::take(&mut self.members);
+        members.clear();
+        self.prompts.clear();
+        for (number, generation) in self.generations.iter().enumerate().filter(|(_, one)| one.is_running()) {
+            for (choice, sequence) in generation.choices.iter().enumerate() {
+                if !sequence.is_active() || sequence.table.is_none() {
+                    continue;
+                }
+                let end = sequence.tokens().len();
+                let all = generation.wants_all_logits(choice);
+                if !sequence.is_decoding() {
+                    self.prompts.push(Prompt {
+                        member: members.len(),
+                        computed: sequence.computed,
+                        end,
+                        limit: if all { ALL_LOGITS_TOKENS } else { usize::MAX },
+                        last_turn: sequence.last_turn,
+                        planned: sequence.computed,
+                    });
+                }
+                let logits = if all { Logits::All } else { Logits::Last };
+                members.push(Member { seat: Seat { generation: number, choice }, end, logits });
+            }
+        }
+        let budget = self.model.prefill_tokens();
+        let decodes = members.len() - self.prompts.len();
+        schedule::plan(&mut self.prompts, budget.saturating_sub(decodes), budget.clamp(1, BLOCK_TOKENS));
+        for prompt in &self.prompts {
+            let member = &mut members[prompt.member];
+            if prompt.planned < member.end && member.logits == Logits::Last {
+                member.logits = Logits::None;
+            }
+            member.end = prompt.planned;
+            if prompt.planned > prompt.computed {
+                let Seat { generation, choice } = member.seat;
+                self.generations[generation].choices[choice].last_turn = self.turn;
+            }
+        }
+        members.retain(|Member { seat, end, .. }| *end > self.sequence(*seat).computed);
+        self.members = members;
+    }
+
+    fn compute(&mut self) -> Result<(), ApiError> {
+        if self.members.is_empty() {
             return Ok(());
         }
-        match self.model.step(&spans, &mut self.logits) {
+        let mut spans = emptied(std::mem::take(&mut self.spans));
+        spans.extend(self.members.iter().filter_map(|Member { seat, end, logits }| {
+            self.generations[seat.generation].choices[seat.choice].span(*end, *logits)
+        }));
+        let outcome = self.model.step(&spans, &mut self.logits);
+        self.spans = emptied(spans);
+        let members = std::mem::take(&mut self.members);
+        let result = match outcome {
             Ok(()) => {
-                let waiting = members.iter().filter(|(_, wants_logits)| *wants_logits);
-                for ((index, _), logits) in
-                    waiting.zip(self.logits.chunks_exact_mut(self.model.vocabulary_size()))
-                {
-                    self.sequences[*index].advance(logits);
-                }
+                self.take_results(&members);
                 Ok(())
             }
-            Err(StepError::Batch(message)) => {
-                tracing::error!(message, sequences = members.len(), "a step failed");
-                for (index, _) in members {
-                    let text = "The model could not compute this request; the worker's log tells why.";
-                    self.sequences[index].fail(ApiError::new(ErrorCode::Internal, text));
-                }
-                Ok(())
+            Err(error) => {
+                let seats: Vec<Seat> = members.iter().map(|member| member.seat).collect();
+                self.fail_members(error, &seats)
             }
-            Err(StepError::Device(error)) => Err(error),
-        }
+        };
+        self.members = members;
+        result
     }
 
-    /// The prompt whose turn it is: one a step, so that steps stay short, and each in turn, so that none waits for a
-    /// longer one's end.
-    fn next_to_prefill(&self) -> Option<usize> {
-        let waiting = self.sequences.iter().enumerate();
-        waiting
-            .filter(|(_, sequence)| sequence.is_running() && sequence.is_prefilling())
-            .min_by_key(|(_, sequence)| sequence.last_turn)
-            .map(|(index, _)| index)
+    fn fail_members(&mut self, error: StepError, seats: &[Seat]) -> Result<(), ApiError> {
+        let message = match error {
+            StepError::Device(error) => return Err(error),
+            StepError::Batch(message) => message,
+        };
+        tracing::error!(message, sequences = seats.len(), "a step failed");
+        for seat in seats {
+            let text = "The model could not compute this request; the worker's log tells why.";
+            self.generations[seat.generation].fail(ApiError::new(ErrorCode::Internal, text));
+        }
+        Ok(())
     }
+
+    fn take_results(&mut self, members: &[Member]) {
+        let width = self.model.vocabulary_size();
+        let mut logits = std::mem::take(&mut self.logits);
+        let mut rest = &mut logits[..];
+        for Member { seat, end, logits } in members {
+            let sequence = &mut self.generations[seat.generation].choices[seat.choice];
+            let begin = std::mem::replace(&mut sequence.computed, *end);
+            let is_through = *end == sequence.tokens().len();
+            if let Some(mut table) = sequence.table.take() {
+                self.memory.remember(&mut table, sequence.tokens(), *end);
+                sequence.table = Some(table);
+            }
+            let (rows, others) = rest.split_at_mut(logits.rows(end - begin) * width);
+            rest = others;
+            if *logits == Logits::All {
+                self.generations[seat.generation].note_prompt_logits(begin, rows, &self.vocabulary);
+            }
+            if is_through && let Some(row) = rows.len().checked_sub(width) {
+                self.advance(*seat, &mut rows[row..]);
+            }
+        }
+        self.logits = logits;
+    }
+
+    /// Lets a sequence choose its next token; with a prompt's first one, the other choices fork off and choose theirs.
+    fn advance(&mut self, seat: Seat, row: &mut [f32]) {
+        let generation = &mut self.generations[seat.generation];
+        if seat.choice == 0 {
+            for choice in 1..generation.choices.len() {
+                if generation.choices[choice].state != State::AwaitsPrompt {
+                    continue;
+                }
+                let computed = generation.choices[0].computed;
+                let table = generation.choices[0].table.as_ref().map(|table| self.memory.fork(table));
+                let fork = &mut generation.choices[choice];
+                (fork.state, fork.computed, fork.table) = (State::Active, computed, table);
+                self.row.clear();
+                self.row.extend_from_slice(row);
+                generation.advance(choice, &mut self.row, &self.vocabulary);
+            }
+        }
+        if generation.choices[seat.choice].is_active() {
+            generation.advance(seat.choice, row, &self.vocabulary);
+        }
+    }
+}
+
+/// Who may be made to wait for another one's sake.
+#[derive(Debug, Clone, Copy)]
+enum Victims {
+    /// Those whose readers are slow.
+    Paused,
+    /// Those, and else those that came later.
+    PausedOrYounger,
+}
+
+/// An empty vector with the memory of one whose elements' lifetime is over.
+fn emptied<'a>(mut spans: Vec<Span<'_>>) -> Vec<Span<'a>> {
+    spans.clear();
+    spans.into_iter().filter_map(|_| None).collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Instant;
-
-    use candle_core::quantized::gguf_file::Value;
-    use protocol::events::FinishReason;
-    use tokio::sync::mpsc;
-    use tokio_util::sync::CancellationToken;
-
-    use super::*;
-    use crate::engine::{BlockId, Finish, Slots, Span};
-    use crate::file::gguf::Header;
-    use crate::file::gguf::tests::with_pairs;
-    use crate::text::sampler::Sampling;
-
-    /// Continues with the next letter of the alphabet, and fails on a prompt with an exclamation mark.
-    struct Alphabet;
-
-    impl Model for Alphabet {
-        fn vocabulary_size(&self) -> usize {
-            128
-        }
-
-        fn block_bytes(&self) -> usize {
-            1
-        }
-
-        fn blocks_max(&self) -> usize {
-            16
-        }
-
-        fn prefill_tokens(&self) -> usize {
-            3
-        }
-
-        fn copy_block(&mut self, _: BlockId, _: BlockId, _: usize) -> Result<(), StepError> {
-            Ok(())
-        }
-
-        fn step(&mut self, spans: &[Span<'_>], logits: &mut Vec<f32>) -> Result<(), StepError> {
-            let prefills = spans.iter().filter(|span| span.tokens.len() > 1 || span.logits == Logits::None);
-            assert!(prefills.count() <= 1, "one chunk of one prompt a step");
-            logits.clear();
-            for span in spans {
-                if span.tokens.contains(&u32::from(b'!')) {
-                    return Err(StepError::Batch("an exclamation mark".to_owned()));
-                }
-                if span.logits == Logits::Last {
-                    let mut row = [0f32; 128];
-                    row[span.tokens.last().copied().unwrap_or(0) as usize + 1] = 1.0;
-                    logits.extend(row);
-                }
-            }
-            Ok(())
-        }
-    }
-
-    fn vocabulary() -> Arc<Vocabulary> {
-        let tokens = (0..128u8).map(|byte| Value::String(char::from(byte).to_string())).collect();
-        let file = with_pairs(&[
-            ("tokenizer.ggml.model", Value::String("gpt2".to_owned())),
-            ("tokenizer.ggml.tokens", Value::Array(tokens)),
-            ("tokenizer.ggml.eos_token_id", Value::U32(u32::from(b'z'))),
-        ]);
-        Arc::new(Vocabulary::read(Header::read(&file).unwrap().metadata(&file)).unwrap())
-    }
-
-    struct Bench {
-        engine: Engine,
-        slots: Slots,
-        ended: oneshot::Receiver<Result<(), ApiError>>,
-    }
-
-    impl Bench {
-        fn new() -> Self {
-            let (engine, ended) = Engine::start(Alphabet, vocabulary(), 4).unwrap();
-            Self { engine, slots: Slots::new(4), ended }
-        }
-
-        fn start(
-            &self,
-            prompt: &str,
-            max_tokens: usize,
-            room: usize,
-        ) -> (mpsc::Receiver<Event>, CancellationToken) {
-            let (events, receiver) = mpsc::channel(room);
-            let cancel = CancellationToken::new();
-            let job = Job {
-                prompt: prompt.bytes().map(u32::from).collect(),
-                max_tokens,
-                sampling: Sampling { temperature: 0.0, ..Sampling::default() },
-                grammar: None,
-                stop: Vec::new(),
-                events,
-                cancel: cancel.clone(),
-                slot: self.slots.take().unwrap(),
-                accepted: Instant::now(),
-            };
-            self.engine.submit(job).unwrap();
-            (receiver, cancel)
-        }
-    }
-
-    fn drain(receiver: &mut mpsc::Receiver<Event>) -> (String, Event) {
-        let mut text = String::new();
-        loop {
-            match receiver.blocking_recv().unwrap() {
-                Event::Token { text: part, .. } => text.push_str(&part),
-                last => return (text, last),
-            }
-        }
-    }
-
-    fn reason(event: &Event) -> FinishReason {
-        match event {
-            Event::Finished(Finish { reason, .. }) => *reason,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn it_ends_at_the_limit_or_at_the_end_token() {
-        let bench = Bench::new();
-        let (text, last) = drain(&mut bench.start("hello, a", 3, 16).0);
-        assert_eq!((text.as_str(), reason(&last)), ("bcd", FinishReason::Length));
-        let (text, last) = drain(&mut bench.start("w", 9, 16).0);
-        assert_eq!((text.as_str(), reason(&last)), ("xy", FinishReason::Stop));
-        let Event::Finished(finish) = last else { unreachable!() };
-        assert_eq!((finish.usage.prompt_tokens, finish.usage.completion_tokens), (1, 2));
-        assert_eq!(bench.slots.available(), 4);
-    }
-
-    #[test]
-    fn a_slow_reader_loses_nothing_and_holds_up_nobody() {
-        let bench = Bench::new();
-        let (mut slow, _) = bench.start("a", 20, 1);
-        let (text, _) = drain(&mut bench.start("a", 20, 64).0);
-        assert_eq!(text, "bcdefghijklmnopqrstu");
-        assert_eq!(drain(&mut slow).0, text);
-    }
-
-    #[test]
-    fn cancelling_and_leaving_free_the_slot() {
-        let bench = Bench::new();
-        let (mut receiver, cancel) = bench.start("a", 20, 1);
-        cancel.cancel();
-        assert_eq!(reason(&drain(&mut receiver).1), FinishReason::Cancelled);
-        let (receiver, _) = bench.start("a", 20, 1);
-        drop(receiver);
-        while bench.slots.available() < 4 {
-            std::thread::yield_now();
-        }
-    }
-
-    #[test]
-    fn a_failed_step_ends_its_sequences_and_not_the_engine() {
-        let bench = Bench::new();
-        let (_, last) = drain(&mut bench.start("oh!", 20, 16).0);
-        assert!(matches!(last, Event::Failed(error) if error.code == ErrorCode::Internal));
-        assert_eq!(drain(&mut bench.start("a", 1, 16).0).0, "b");
-    }
-
-    #[test]
-    fn stopping_fails_what_runs() {
-        let bench = Bench::new();
-        let (mut receiver, _) = bench.start("a", 20, 1);
-        bench.engine.stop();
-        assert!(bench.ended.blocking_recv().unwrap().is_ok());
-        while let Some(event) = receiver.blocking_recv() {
-            if let Event::Failed(error) = event {
-                assert_eq!(error.code, ErrorCode::WorkerShuttingDown);
-            }
-        }
-    }
-}
+mod tests;

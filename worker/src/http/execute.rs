@@ -9,13 +9,23 @@ use axum::response::sse::Event as SseEvent;
 use axum::response::{IntoResponse, Response};
 use daemon::http::{Failure, Json, RequestId, event_stream, sse_event};
 use futures::{Stream, StreamExt, stream};
-use protocol::events::{End, Started, Token};
-use protocol::worker::{CancelRequest, CancelResponse, ExecuteChoice, ExecuteRequest, ExecuteResponse};
+use protocol::events::{End, FinishReason, Reasoning, Started, Token, ToolCallDelta};
+use protocol::worker::{
+    CancelRequest, CancelResponse, ExecuteChoice, ExecuteRequest, ExecuteResponse, ToolCall,
+};
 use protocol::{ApiError, ErrorEnvelope, TaskEvent, WorkerId};
 
 use crate::engine::{Event, Finish, GenerationRequest};
 use crate::service::{Execution, Service};
 
+/// An answer that nothing has come of yet.
+const NO_ANSWER: ExecuteChoice = ExecuteChoice {
+    text: String::new(),
+    reasoning: String::new(),
+    tool_calls: Vec::new(),
+    logprobs: Vec::new(),
+    finish_reason: FinishReason::Stop,
+};
 /// An idle stream shows at least this often that it lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
@@ -79,12 +89,15 @@ fn task_events(execution: Execution, worker_id: WorkerId) -> impl Stream<Item = 
 
 fn wire_event(event: Event) -> TaskEvent {
     match event {
-        Event::Token { text, index } => TaskEvent::Token(Token { token: text, index, ..Token::default() }),
-        Event::Finished(Finish { reason, usage, timings }) => TaskEvent::End(End {
+        Event::Prompt(prompt) => TaskEvent::Prompt(prompt),
+        Event::Token(token) => TaskEvent::Token(token),
+        Event::Reasoning(reasoning) => TaskEvent::Reasoning(reasoning),
+        Event::ToolCall(delta) => TaskEvent::ToolCall(delta),
+        Event::Finished(Finish { reasons, usage, timings }) => TaskEvent::End(End {
             done: true,
             total_tokens: usage.completion_tokens,
-            finish_reason: reason,
-            finish_reasons: Vec::new(),
+            finish_reason: reasons.first().copied().unwrap_or(FinishReason::Stop),
+            finish_reasons: if reasons.len() > 1 { reasons } else { Vec::new() },
             usage,
             timings,
         }),
@@ -102,22 +115,38 @@ fn to_sse(event: &TaskEvent) -> Option<SseEvent> {
 
 /// Waits for the whole answer. The caller's leaving drops this future, and with it the execution.
 async fn collect(mut execution: Execution) -> Result<ExecuteResponse, ApiError> {
-    let mut answer = String::new();
+    let mut choices = vec![NO_ANSWER; execution.choices as usize];
+    let mut prompt = None;
     loop {
         match execution.events.recv().await.unwrap_or_else(|| Event::Failed(execution.cut_off())) {
-            Event::Token { text, .. } => answer.push_str(&text),
-            Event::Finished(Finish { reason, usage, timings }) => {
-                let seed = execution.seed;
-                let choice = ExecuteChoice {
-                    text: answer,
-                    reasoning: String::new(),
-                    tool_calls: Vec::new(),
-                    logprobs: Vec::new(),
-                    finish_reason: reason,
-                };
-                return Ok(ExecuteResponse { choices: vec![choice], prompt: None, usage, timings, seed });
+            Event::Prompt(echo) => prompt = Some(echo),
+            Event::Token(Token { token, choice, logprobs, .. }) => {
+                let choice = &mut choices[choice as usize];
+                choice.text.push_str(&token);
+                choice.logprobs.extend(logprobs);
+            }
+            Event::Reasoning(Reasoning { text, choice }) => {
+                choices[choice as usize].reasoning.push_str(&text);
+            }
+            Event::ToolCall(delta) => add_to_call(&mut choices[delta.choice as usize].tool_calls, delta),
+            Event::Finished(Finish { reasons, usage, timings }) => {
+                for (choice, reason) in choices.iter_mut().zip(reasons) {
+                    choice.finish_reason = reason;
+                }
+                return Ok(ExecuteResponse { choices, prompt, usage, timings, seed: execution.seed });
             }
             Event::Failed(error) => return Err(error),
         }
     }
+}
+
+fn add_to_call(calls: &mut Vec<ToolCall>, delta: ToolCallDelta) {
+    let index = delta.index as usize;
+    while calls.len() <= index {
+        calls.push(ToolCall { id: String::new(), name: String::new(), arguments: String::new() });
+    }
+    let call = &mut calls[index];
+    call.id.extend(delta.id);
+    call.name.extend(delta.name);
+    call.arguments.push_str(&delta.arguments);
 }

@@ -30,6 +30,11 @@ impl TextOutput {
         Self { vocabulary, stop, bytes: Vec::new(), held: String::new() }
     }
 
+    /// From here on the output ends before any of these, none of which is empty.
+    pub fn stop_before(&mut self, stop: Vec<String>) {
+        self.stop = stop;
+    }
+
     /// Takes a generated token.
     pub fn push(&mut self, token: u32) -> Emitted {
         self.vocabulary.append_bytes(token, &mut self.bytes);

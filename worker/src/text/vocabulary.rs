@@ -240,6 +240,13 @@ impl Vocabulary {
         self.ends.binary_search(&id).is_ok()
     }
 
+    /// The text of tokens; what is no code point shows as U+FFFD.
+    pub fn spell(&self, tokens: &[u32]) -> String {
+        let mut bytes = Vec::new();
+        tokens.iter().for_each(|token| self.append_bytes(*token, &mut bytes));
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
     /// Appends the bytes that a generated token stands for; control tokens stand for none.
     pub fn append_bytes(&self, id: u32, bytes: &mut Vec<u8>) {
         let (Some(text), Some(kind)) = (self.text(id), self.kind(id)) else { return };

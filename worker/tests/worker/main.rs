@@ -9,8 +9,10 @@
 )]
 
 mod answers;
+mod batching;
 mod lifecycle;
 mod oracle;
+mod oracle_batching;
 mod process;
 mod refusals;
 mod tiny_model;

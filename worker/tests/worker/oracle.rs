@@ -63,7 +63,7 @@ fn recorded<Case: DeserializeOwned>(name: &str) -> Vec<Case> {
     serde_json::from_slice::<Recorded<Case>>(&std::fs::read(path).unwrap()).unwrap().cases
 }
 
-fn model_path(name: &str) -> PathBuf {
+pub fn model_path(name: &str) -> PathBuf {
     let folder = std::env::var("RBEE_TEST_MODELS").expect(
         "RBEE_TEST_MODELS must name a folder with the real models; run `make test`, which fetches them and sets it",
     );
