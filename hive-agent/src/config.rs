@@ -17,7 +17,7 @@ use serde::Deserialize;
 use crate::catalog::{self, KnownModel, ModelSection};
 
 const IDLE_TIMEOUT_SECONDS: u64 = 300;
-const SLOTS: u32 = 4;
+const SLOTS: u32 = 8;
 
 /// What `rbee-hive daemon` takes from flags and environment.
 #[derive(Debug, Clone, Default, Args)]
@@ -37,7 +37,7 @@ pub struct DaemonArgs {
     /// Computing threads of each worker [default: the worker decides]
     #[arg(long, env = "RBEE_HIVE_WORKER_THREADS", value_name = "N")]
     pub worker_threads: Option<u32>,
-    /// Sequences that each worker runs at once, where a spawn does not say [default: 4]
+    /// Sequences that each worker runs at once, where a spawn does not say [default: 8]
     #[arg(long, env = "RBEE_HIVE_SLOTS", value_name = "N")]
     pub slots: Option<u32>,
     /// First port given to workers [default: 8001]
