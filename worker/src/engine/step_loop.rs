@@ -409,7 +409,7 @@ enum Victims {
 /// An empty vector with the memory of one whose elements' lifetime is over.
 fn emptied<'a>(mut spans: Vec<Span<'_>>) -> Vec<Span<'a>> {
     spans.clear();
-    spans.into_iter().filter_map(|_| None).collect()
+    spans.into_iter().map_while(|_| None).collect()
 }
 
 #[cfg(test)]

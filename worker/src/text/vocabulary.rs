@@ -243,7 +243,9 @@ impl Vocabulary {
     /// The text of tokens; what is no code point shows as U+FFFD.
     pub fn spell(&self, tokens: &[u32]) -> String {
         let mut bytes = Vec::new();
-        tokens.iter().for_each(|token| self.append_bytes(*token, &mut bytes));
+        for token in tokens {
+            self.append_bytes(*token, &mut bytes);
+        }
         String::from_utf8_lossy(&bytes).into_owned()
     }
 

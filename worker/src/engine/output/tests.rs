@@ -1,19 +1,18 @@
-use std::collections::HashMap;
-
 use candle_core::quantized::gguf_file::Value;
 use protocol::events::LikelyToken;
 
 use super::*;
-use crate::text::gguf::Metadata;
+use crate::file::gguf::Header;
+use crate::file::gguf::tests::with_pairs;
 
 /// Tokens that are single characters, their codes as numbers.
 fn vocabulary() -> Arc<Vocabulary> {
     let tokens = (0..128u8).map(|byte| Value::String(char::from(byte).to_string())).collect();
-    let metadata = HashMap::from([
-        ("tokenizer.ggml.model".to_owned(), Value::String("gpt2".to_owned())),
-        ("tokenizer.ggml.tokens".to_owned(), Value::Array(tokens)),
+    let file = with_pairs(&[
+        ("tokenizer.ggml.model", Value::String("gpt2".to_owned())),
+        ("tokenizer.ggml.tokens", Value::Array(tokens)),
     ]);
-    Arc::new(Vocabulary::read(Metadata::of(&metadata)).unwrap())
+    Arc::new(Vocabulary::read(Header::read(&file).unwrap().metadata(&file)).unwrap())
 }
 
 fn logprob(sign: char) -> TokenLogprob {

@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::engine::{BlockId, Engine, Event, Finish, Slots, blocks_for};
-use crate::text::gguf::Metadata;
+use crate::file::gguf::Header;
+use crate::file::gguf::tests::with_pairs;
 use crate::text::sampler::{Next, Sampler, Sampling, log_probabilities};
 
 const WIDTH: usize = 128;
@@ -101,12 +102,12 @@ impl Model for Paged {
 
 fn vocabulary() -> Arc<Vocabulary> {
     let tokens = (0..WIDTH as u8).map(|byte| Value::String(char::from(byte).to_string())).collect();
-    let metadata = HashMap::from([
-        ("tokenizer.ggml.model".to_owned(), Value::String("gpt2".to_owned())),
-        ("tokenizer.ggml.tokens".to_owned(), Value::Array(tokens)),
-        ("tokenizer.ggml.eos_token_id".to_owned(), Value::U32(u32::from(b'z'))),
+    let file = with_pairs(&[
+        ("tokenizer.ggml.model", Value::String("gpt2".to_owned())),
+        ("tokenizer.ggml.tokens", Value::Array(tokens)),
+        ("tokenizer.ggml.eos_token_id", Value::U32(u32::from(b'z'))),
     ]);
-    Arc::new(Vocabulary::read(Metadata::of(&metadata)).unwrap())
+    Arc::new(Vocabulary::read(Header::read(&file).unwrap().metadata(&file)).unwrap())
 }
 
 /// What is asked, in short.
