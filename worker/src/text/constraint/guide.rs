@@ -114,7 +114,7 @@ impl Guide {
         self.over
     }
 
-    fn walk(&mut self) -> Result<&Walk, ApiError> {
+    pub(super) fn walk(&mut self) -> Result<&Walk, ApiError> {
         while !matches!(self.place, Place::Here(_)) && self.hear() {}
         match &self.place {
             Place::Here(walk) => Ok(walk),
@@ -161,7 +161,7 @@ fn failed(error: &str) -> ApiError {
 }
 
 /// A place in a grammar, and what may come next there.
-struct Walk {
+pub(super) struct Walk {
     matcher: Matcher,
     ahead: Ahead,
 }
@@ -197,12 +197,20 @@ impl Walk {
         self.matcher.is_stopped() && self.matcher.stop_reason().is_ok()
     }
 
+    fn holds_ends_only(&self, mask: &SimpleVob) -> bool {
+        let Ok(environment) = self.matcher.tok_env() else { return false };
+        let ends = environment.tok_trie().eos_tokens();
+        mask.num_set() == ends.iter().filter(|end| mask.is_allowed(**end)).count()
+    }
+
+    /// Finds what may come next.
     fn look_ahead(&mut self) {
         let accepting = self.matcher.is_accepting().unwrap_or(false);
         self.ahead = if self.is_whole() {
             Ahead::Over
         } else {
             match self.matcher.compute_mask() {
+                Ok(mask) if accepting && self.holds_ends_only(&mask) => Ahead::Over,
                 Ok(mask) => Ahead::Mask(mask),
                 // Where nothing may follow, not even an end of turn: the vocabulary has none.
                 Err(_) if accepting && self.matcher.stop_reason() == StopReason::NoExtensionBias => {

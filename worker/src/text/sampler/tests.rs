@@ -196,6 +196,8 @@ fn reference(sampling: &Sampling, logits: &[f32]) -> Vec<u32> {
         ids.truncate(sampling.top_k);
     }
     if sampling.typical_p < 1.0 {
+        // What has no weight has no surprise either.
+        ids.retain(|id| weight(id) > 0.0);
         let all = total(&ids);
         let surprise = |id: &u32| (all / weight(id)).ln();
         let expected: f64 = ids.iter().map(|id| weight(id) / all * surprise(id)).sum();
