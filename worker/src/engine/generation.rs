@@ -52,7 +52,8 @@ pub struct Job {
 pub(super) struct Generation {
     pub(super) choices: Vec<Sequence>,
     prompt_tokens: usize,
-    cached_tokens: usize,
+    /// Tokens of the prompt that were there already, once that is known.
+    cached_tokens: Option<usize>,
     echo: Option<Echo>,
     events: mpsc::Sender<Event>,
     outbox: VecDeque<Event>,
@@ -89,7 +90,7 @@ impl Generation {
         let mut generation = Self {
             choices,
             prompt_tokens: job.prompt.len(),
-            cached_tokens: 0,
+            cached_tokens: None,
             echo: job.echo.map(|text| Echo { text, top, logprobs: Vec::new() }),
             events: job.events,
             outbox: VecDeque::new(),
@@ -129,9 +130,8 @@ impl Generation {
 
     /// Notes how many tokens of the prompt were there already when it began.
     pub(super) fn note_cached(&mut self, tokens: usize) {
-        if self.first_token.is_none() && self.choices.iter().all(|choice| choice.computed == 0) {
-            self.cached_tokens = tokens;
-        }
+        // What it finds after a preemption it computed itself.
+        self.cached_tokens.get_or_insert(tokens);
     }
 
     /// Ends the generation if its caller asked for that, and delivers what waits for a slow reader.
@@ -201,7 +201,7 @@ impl Generation {
             usage: TokenUsage {
                 prompt_tokens: self.prompt_tokens as u32,
                 completion_tokens: sum(Sequence::generated),
-                cached_tokens: self.cached_tokens as u32,
+                cached_tokens: self.cached_tokens.unwrap_or(0) as u32,
                 reasoning_tokens: sum(Sequence::reasoning_tokens),
             },
             timings: Timings {

@@ -89,7 +89,7 @@ pub fn company_cache_and_lack_of_memory_change_nothing(model: &Path, words_max: 
 fn answers_depend_on_nobody_else_in_any_family() {
     for family in ["llama", "qwen2", "qwen3", "gemma3"] {
         let model = tiny_model(family);
-        company_cache_and_lack_of_memory_change_nothing(&model.path, 60, "1");
+        company_cache_and_lack_of_memory_change_nothing(&model.path, 160, "1");
     }
 }
 

@@ -91,7 +91,7 @@ fn idle_turns_busy_and_back() {
     assert_eq!(state(), "idle");
     let mut events = worker.events("/v1/execute", Some(&endless()));
     events.await_named("token");
-    assert_eq!((state().as_str(), worker.free_slots()), ("busy", 3));
+    assert_eq!((state().as_str(), worker.free_slots()), ("busy", 7));
     assert_eq!(worker.post("/v1/cancel", &json!({"request_id": "mine"})).json()["cancelled"], true);
     events.await_named("end");
     wait_until("idle", || state() == "idle");
@@ -113,7 +113,7 @@ fn a_cancel_takes_effect_in_the_middle_of_prompt_and_answer() {
             if until == "started" {
                 assert_eq!(end["total_tokens"], 0, "it was cancelled before its prompt was read");
             }
-            assert_eq!(worker.free_slots(), 4);
+            assert_eq!(worker.free_slots(), 8);
             cancelled.elapsed()
         });
     }
@@ -152,7 +152,7 @@ fn told_to_stop_if_idle_a_busy_worker_goes_on_and_an_idle_one_stops() {
     assert_eq!(refusal["error"]["code"], "ALL_SLOTS_BUSY");
     events.await_named("token");
     events.leave();
-    wait_until("free", || worker.free_slots() == 4);
+    wait_until("free", || worker.free_slots() == 8);
     assert_eq!(worker.post("/v1/admin/shutdown?if_idle=true", &json!({})).json()["state"], "stopping");
     assert_eq!(worker.wait().code(), Some(0));
 }

@@ -27,7 +27,7 @@ fn a_bad_request_is_a_400_that_names_the_field() {
     }
     assert_eq!(worker.get("/v1/nothing").status, 404);
     assert_eq!(worker.get("/v1/execute").status, 405);
-    assert_eq!(worker.free_slots(), 4);
+    assert_eq!(worker.free_slots(), 8);
 }
 
 #[test]

@@ -529,9 +529,10 @@ proptest! {
             let expected = visit.ask.expected();
             let reasons = &caller.finish().reasons;
             for ((text, expected), reason) in caller.texts.iter().zip(&expected).zip(reasons) {
-                match reason {
-                    FinishReason::Cancelled => prop_assert!(expected.starts_with(text.as_str())),
-                    _ => prop_assert_eq!(text, expected),
+                if *reason == FinishReason::Cancelled {
+                    prop_assert!(expected.starts_with(text.as_str()));
+                } else {
+                    prop_assert_eq!(text, expected);
                 }
             }
             let cancelled = reasons.contains(&FinishReason::Cancelled);
