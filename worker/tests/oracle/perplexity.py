@@ -2,9 +2,8 @@
 
     python perplexity.py --smollm2 smollm2.gguf --gemma3 gemma3.gguf --out .
 
-The first 4,096 tokens of the text are cut into chunks of 512, each computed in an empty context; where the model begins
-texts with a BOS, that takes the place of each chunk's first token. The second half of each chunk is scored: the mean of
-the negative logarithms of the probabilities that tokens 256 to 511 have after those before them.
+The whole text is one context, after a BOS where the model begins texts with one. Scored is every token but the first 256:
+the mean of the negative logarithms of the probabilities that they have after those before them, and its exponential.
 """
 
 import argparse
@@ -14,42 +13,36 @@ from pathlib import Path
 import llama_cpp as ll
 import numpy as np
 
-from record import GEMMA3_SHA256, SMOLLM2_SHA256, Model, check, log_errors
+from record import GEMMA3_SHA256, N_BATCH, SMOLLM2_SHA256, Model, check, log_errors
 
-TOKENS, CHUNK, SCORED_FROM = 4096, 512, 256
+SCORED_FROM, N_CTX = 256, 8192
 FOLDER = Path(__file__).parent
 
 
-def chunk_score(model, tokens):
-    """The mean negative logarithm over the second half of one chunk."""
-    model.clear()
-    batch = ll.llama_batch_init(CHUNK, 0, 1)
-    batch.n_tokens = CHUNK
-    for index, token in enumerate(tokens):
-        batch.token[index], batch.pos[index] = token, index
-        batch.n_seq_id[index], batch.seq_id[index][0] = 1, 0
-        batch.logits[index] = index >= SCORED_FROM - 1
-    assert ll.llama_decode(model.context, batch) == 0
-    total = 0.0
-    for index in range(SCORED_FROM, CHUNK):
-        row = np.ctypeslib.as_array(ll.llama_get_logits_ith(model.context, index - 1), (model.n_vocab,))
-        logits = row.astype(np.float64)
-        highest = logits.max()
-        total += highest + np.log(np.exp(logits - highest).sum()) - logits[tokens[index]]
+def surprises(model, tokens):
+    """The negative logarithm of each token's probability after those before it; none for the first."""
+    batch = ll.llama_batch_init(N_BATCH, 0, 1)
+    found = []
+    for start in range(0, len(tokens) - 1, N_BATCH):
+        inputs, wanted = tokens[start:start + N_BATCH], tokens[start + 1:start + 1 + N_BATCH]
+        batch.n_tokens = len(inputs)
+        for index, token in enumerate(inputs):
+            batch.token[index], batch.pos[index] = token, start + index
+            batch.n_seq_id[index], batch.seq_id[index][0], batch.logits[index] = 1, 0, True
+        assert ll.llama_decode(model.context, batch) == 0
+        for index, token in enumerate(wanted):
+            row = np.ctypeslib.as_array(ll.llama_get_logits_ith(model.context, index), (model.n_vocab,))
+            logits = row.astype(np.float64)
+            highest = logits.max()
+            found.append(highest + np.log(np.exp(logits - highest).sum()) - logits[token])
     ll.llama_batch_free(batch)
-    return total / (CHUNK - SCORED_FROM)
+    return found
 
 
-def scores(model, text):
-    """The means of all chunks."""
-    tokens = model.tokenize(text, add_special=False, parse_special=False)[:TOKENS]
-    assert len(tokens) == TOKENS, f"the text has {len(tokens)} tokens"
-    starts_with_bos = ll.llama_vocab_get_add_bos(model.vocab)
-    chunks = [tokens[start:start + CHUNK] for start in range(0, TOKENS, CHUNK)]
-    for chunk in chunks:
-        if starts_with_bos:
-            chunk[0] = ll.llama_vocab_bos(model.vocab)
-    return [chunk_score(model, chunk) for chunk in chunks]
+def score(model, text):
+    """How many tokens the text has, and the mean surprise of those from SCORED_FROM on."""
+    tokens = model.tokenize(text, add_special=True, parse_special=True)
+    return len(tokens), float(np.mean(surprises(model, tokens)[SCORED_FROM - 1:]))
 
 
 def main():
@@ -67,16 +60,11 @@ def main():
     ):
         check(path, sha256)
         for flash_attention in (False, True):
-            means = scores(Model(path, sha256, flash_attention=flash_attention), text)
-            cases.append({
-                "model": file,
-                "flash_attention": flash_attention,
-                "perplexity": round(float(np.exp(np.mean(means))), 5),
-                "chunks": [round(float(mean), 6) for mean in means],
-            })
+            tokens, mean = score(Model(path, sha256, flash_attention=flash_attention, n_ctx=N_CTX), text)
+            cases.append({"model": file, "flash_attention": flash_attention, "tokens": tokens,
+                          "perplexity": round(float(np.exp(mean)), 4)})
     lines = ",\n".join(json.dumps(case) for case in cases)
-    header = json.dumps({"oracle": f"llama-cpp-python {ll.__version__}", "tokens": TOKENS, "chunk": CHUNK,
-                         "scored_from": SCORED_FROM})
+    header = json.dumps({"oracle": f"llama-cpp-python {ll.__version__}", "scored_from": SCORED_FROM})
     (args.out / "perplexity.json").write_text(f'{header[:-1]}, "cases": [\n{lines}\n]}}\n', encoding="ascii")
 
 

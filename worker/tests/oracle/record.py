@@ -69,7 +69,7 @@ def dequantise(source, target):
 class Model:
     """A model and one context of it; sha256 is that of the published file."""
 
-    def __init__(self, path, sha256, kv=ll.GGML_TYPE_F16, flash_attention=False):
+    def __init__(self, path, sha256, kv=ll.GGML_TYPE_F16, flash_attention=False, n_ctx=N_CTX):
         self.sha256 = sha256
         params = ll.llama_model_default_params()
         params.n_gpu_layers = 0
@@ -77,7 +77,7 @@ class Model:
         self.vocab = ll.llama_model_get_vocab(self.model)
         self.n_vocab = ll.llama_vocab_n_tokens(self.vocab)
         params = ll.llama_context_default_params()
-        params.n_ctx = N_CTX
+        params.n_ctx = n_ctx
         params.n_batch = params.n_ubatch = N_BATCH
         params.n_threads = params.n_threads_batch = N_THREADS
         params.type_k = params.type_v = kv
