@@ -89,12 +89,12 @@ def compare(case: Case, programs: Path, model: Path, rounds: int):
     """Runs of llama.cpp, of our engine and of our engine behind its door, in turn."""
     llama_ways = fastest_ways(case, model)
     runs = {"llama.cpp": [], "engine": [], "http": []}
-    for number in range(rounds):
+    for _ in range(rounds):
         await_idle()
         by_way = {tuple(way): run_llama(case, model, way) for way in llama_ways.values()}
         runs["llama.cpp"].append({figure: by_way[tuple(way)][figure] for figure, way in llama_ways.items()})
         runs["engine"].append(run_engine(case, programs, model))
-        runs["http"].append(run_door(case, programs, model, number))
+        runs["http"].append(run_door(case, programs, model))
     figures = {figure: compared(figure, wanted, runs) for figure, wanted in case.wanted.items()}
     for figure, way in llama_ways.items():
         figures[figure]["llama_cpp_flags"] = way
@@ -137,28 +137,25 @@ def run_engine(case: Case, programs: Path, model: Path):
     return run_json([*command, "--threads", str(THREADS), *case.flags()])
 
 
-def run_door(case: Case, programs: Path, model: Path, number: int):
-    """The same through HTTP, on a worker of its own: prompts of about the length, streams that begin together."""
+def run_door(case: Case, programs: Path, model: Path):
+    """The same through HTTP, on a worker of its own: streams that begin together."""
     with Worker(programs, model, "--threads", str(THREADS), "--slots", str(case.streams)) as worker:
-        words = "the quick brown fox jumps over the lazy dog and on "
-        sample = worker.generate(f"{number} {words * 4}", 2)
-        tokens_in_word = sample.prompt_tokens / 48
-        text = words * (int(case.prompt_tokens / tokens_in_word / 11) + 1)
-        text = " ".join(text.split()[: max(1, int(case.prompt_tokens / tokens_in_word) - 2)])
-        # The first word differs, so that no stream finds its prompt computed already.
-        bodies = [
-            {"prompt": f"{chr(97 + stream)}{number} {text}", "max_tokens": case.new_tokens}
-            for stream in range(case.streams)
-        ]
-        answers = read_all([worker.open(body) for body in bodies])
+        worker.generate(prompt(31, 16), 2)
+        asked = [prompt(stream, case.prompt_tokens) for stream in range(case.streams)]
+        answers = read_all([worker.open({"prompt_tokens": tokens, "max_tokens": case.new_tokens}) for tokens in asked])
     started = min(answer.started for answer in answers)
+    all_read = max(answer.first_token for answer in answers)
     first = min(answer.first_token for answer in answers)
     last = max(answer.last for answer in answers)
-    all_read = max(answer.first_token for answer in answers)
     return {
         PREFILL: sum(answer.prompt_tokens for answer in answers) / (all_read - started),
         DECODE: sum(answer.new_tokens - 1 for answer in answers) / (last - first),
     }
+
+
+def prompt(stream: int, length: int):
+    """Tokens that every model here has, spread over the vocabulary; no two streams begin alike."""
+    return [(index * 7_919 + stream) % 32_000 for index in range(length)]
 
 
 def read_all(answers: list):

@@ -66,9 +66,10 @@ class Worker:
         """Sends a streamed request; the connection is non-blocking once it is sent."""
         return Answer(self.url, "/v1/execute", {"stream": True, "temperature": 0, "ignore_eos": True, **body})
 
-    def generate(self, prompt: str, max_tokens: int):
-        """One request to its end."""
-        answer = self.open({"prompt": prompt, "max_tokens": max_tokens})
+    def generate(self, prompt: str | list[int], max_tokens: int):
+        """One request to its end; the prompt is a text, or tokens."""
+        name = "prompt" if isinstance(prompt, str) else "prompt_tokens"
+        answer = self.open({name: prompt, "max_tokens": max_tokens})
         while not answer.ended:
             answer.read()
         return answer
