@@ -1,14 +1,19 @@
 //! Matrices of weights, and their products with rows of activations.
 
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 pub(crate) mod layout;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod numbers;
 mod packed;
 mod plain;
 #[cfg(test)]
 mod tests;
 mod tile;
+mod vectors;
 
 use numbers::Numbers;
 use packed::Packed;

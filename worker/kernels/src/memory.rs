@@ -1,47 +1,91 @@
 //! Memory for weights: aligned for vectors, and in large pages where the system has them.
+//!
+//! A decode step reads all weights once, and hardly does anything else. In small pages it would wait for the page table
+//! more than for the weights, so small matrices share large pages, in the order in which they are packed and read.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// A cache line.
 const LINE: usize = 64;
-/// A large page. Streams of weights cross fewer borders in such pages, and prefetching stops at each.
+/// A large page.
 const LARGE_PAGE: usize = 2 << 20;
+/// What is allocated for several. What is not used of it takes no memory.
+const SHARED_BYTES: usize = 16 << 20;
+/// Who needs more gets an allocation of its own.
+const SHARE_MAX: usize = 4 << 20;
 
-/// Bytes that begin at a cache line, or at a large page if they fill one. Zero at first.
+/// The allocation that is shared at present, and how much of it is taken.
+static CURRENT: Mutex<(Weak<Allocation>, usize)> = Mutex::new((Weak::new(), 0));
+
+/// Bytes that begin at a cache line. Zero at first.
 pub(crate) struct Memory {
+    /// Keeps the bytes in being.
+    _allocation: Arc<Allocation>,
+    start: NonNull<u8>,
+    len: usize,
+}
+
+struct Allocation {
     start: NonNull<u8>,
     layout: Layout,
-    len: usize,
 }
 
 // SAFETY: it owns its bytes as a box does.
 unsafe impl Send for Memory {}
 // SAFETY: as above.
 unsafe impl Sync for Memory {}
+// SAFETY: it is only what frees the bytes.
+unsafe impl Send for Allocation {}
+// SAFETY: as above.
+unsafe impl Sync for Allocation {}
 
 impl Memory {
     /// So many bytes.
     pub fn new(len: usize) -> Self {
-        let align = if len >= LARGE_PAGE { LARGE_PAGE } else { LINE };
-        let Ok(layout) = Layout::from_size_align(len.max(1), align) else {
+        let (allocation, offset) =
+            if len > SHARE_MAX { (Allocation::new(len), 0) } else { Allocation::share(len) };
+        // SAFETY: the bytes from there on are taken by nobody else; all of them are within the allocation.
+        let start = unsafe { allocation.start.add(offset) };
+        // SAFETY: as above.
+        unsafe { start.write_bytes(0, len) };
+        Self { _allocation: allocation, start, len }
+    }
+}
+
+impl Allocation {
+    fn new(len: usize) -> Arc<Self> {
+        let Ok(layout) = Layout::from_size_align(len, LARGE_PAGE) else {
             handle_alloc_error(Layout::new::<u8>());
         };
         // SAFETY: the layout has a size.
         let Some(start) = NonNull::new(unsafe { alloc(layout) }) else { handle_alloc_error(layout) };
         #[cfg(target_os = "linux")]
-        if align == LARGE_PAGE {
-            // SAFETY: the range was just allocated. Advice that is refused changes nothing.
-            unsafe { libc::madvise(start.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
-        }
-        // SAFETY: the allocation has this many bytes.
-        unsafe { start.write_bytes(0, layout.size()) };
-        Self { start, layout, len }
+        // SAFETY: the range was just allocated. Advice that is refused changes nothing.
+        unsafe {
+            libc::madvise(start.as_ptr().cast(), len, libc::MADV_HUGEPAGE)
+        };
+        Arc::new(Self { start, layout })
+    }
+
+    /// A part of an allocation that others use too, and where it begins.
+    fn share(len: usize) -> (Arc<Self>, usize) {
+        let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = current.1 + len <= SHARED_BYTES;
+        let allocation = current.0.upgrade().filter(|_| fits).unwrap_or_else(|| {
+            let allocation = Self::new(SHARED_BYTES);
+            *current = (Arc::downgrade(&allocation), 0);
+            allocation
+        });
+        let offset = current.1;
+        current.1 += len.next_multiple_of(LINE);
+        (allocation, offset)
     }
 }
 
-impl Drop for Memory {
+impl Drop for Allocation {
     fn drop(&mut self) {
         // SAFETY: allocated with this layout.
         unsafe { dealloc(self.start.as_ptr(), self.layout) };
@@ -67,5 +111,25 @@ impl DerefMut for Memory {
 impl std::fmt::Debug for Memory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Memory({} bytes)", self.len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_zero_aligned_and_apart() {
+        let sizes = [0, 1, 64, 100, 3 << 20, 3 << 20, 3 << 20, 3 << 20, 3 << 20, 3 << 20, 5 << 20, 7];
+        let mut parts: Vec<Memory> = sizes.iter().map(|size| Memory::new(*size)).collect();
+        for (index, part) in parts.iter_mut().enumerate() {
+            assert_eq!(part.len(), sizes[index]);
+            assert_eq!(part.as_ptr() as usize % LINE, 0);
+            assert!(part.iter().all(|byte| *byte == 0));
+            part.fill(index as u8 + 1);
+        }
+        for (index, part) in parts.iter().enumerate() {
+            assert!(part.iter().all(|byte| *byte == index as u8 + 1));
+        }
     }
 }

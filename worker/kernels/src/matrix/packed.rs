@@ -63,9 +63,13 @@ impl Packed {
             return;
         }
         let cut = self.cut(pool.threads(), rows.count(), panels, tiles);
-        let columns = tiles.div_ceil(cut.tiles);
+        // Threads take turns, so each one's tasks lie behind each other, where its fetching ahead has been.
+        let threads = pool.threads();
+        let run = tiles.div_ceil(cut.tiles * threads);
+        let columns = run * threads;
         pool.run(columns * panels.div_ceil(cut.panels), |task| {
-            let first_tile = task % columns * cut.tiles;
+            let column = task % columns;
+            let first_tile = (column % threads * run + column / threads) * cut.tiles;
             let first_panel = task / columns * cut.panels;
             let mut ahead = Ahead::Weights;
             for place in Place::all(rows.count()).skip(first_panel).take(cut.panels) {

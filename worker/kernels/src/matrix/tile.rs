@@ -52,11 +52,13 @@ pub(crate) fn products(processor: Processor, format: Format) -> Option<Products>
     match processor {
         Processor::Plain => with_layout!(format, plain_products),
         #[cfg(target_arch = "x86_64")]
-        Processor::Avx2 | Processor::AvxVnni => with_layout!(format, plain_products),
+        Processor::Avx2 => with_layout!(format, avx2_products),
+        #[cfg(target_arch = "x86_64")]
+        Processor::AvxVnni => with_layout!(format, avx_vnni_products),
         #[cfg(target_arch = "x86_64")]
         Processor::Avx512 => with_layout!(format, avx512_products),
         #[cfg(target_arch = "aarch64")]
-        Processor::Neon => with_layout!(format, plain_products),
+        Processor::Neon => with_layout!(format, neon_products),
     }
 }
 
@@ -69,4 +71,23 @@ fn plain_products<L: Layout>() -> Products {
 fn avx512_products<L: Layout>() -> Products {
     use super::avx512::product;
     [product::<L, 1>, product::<L, 2>, product::<L, 4>, product::<L, 8>, product::<L, 16>]
+}
+
+/// Where there are 16 registers, four rows at a time are as many as have their sums in one.
+#[cfg(target_arch = "x86_64")]
+fn avx2_products<L: Layout>() -> Products {
+    use super::avx2::product;
+    [product::<L, 1, 1>, product::<L, 2, 2>, product::<L, 4, 4>, product::<L, 8, 4>, product::<L, 16, 4>]
+}
+
+#[cfg(target_arch = "x86_64")]
+fn avx_vnni_products<L: Layout>() -> Products {
+    use super::avx2::product_vnni as product;
+    [product::<L, 1, 1>, product::<L, 2, 2>, product::<L, 4, 4>, product::<L, 8, 4>, product::<L, 16, 4>]
+}
+
+#[cfg(target_arch = "aarch64")]
+fn neon_products<L: Layout>() -> Products {
+    use super::neon::product;
+    [product::<L, 1, 1>, product::<L, 2, 2>, product::<L, 4, 4>, product::<L, 8, 8>, product::<L, 16, 8>]
 }
