@@ -24,7 +24,7 @@ MODEL_FILES := $(MODELS)/smollm2-135m-instruct.gguf $(MODELS)/gemma-3-270m.gguf
 # What the tests read from their environment.
 TEST_ENVIRONMENT = RBEE_TEST_MODELS=$(MODELS) RBEE_BIN_DIR=$(DEBUG)
 
-.PHONY: help run test test-rust test-python check fmt-check clippy openapi openapi-check bench programs models
+.PHONY: help run test test-rust test-python check fmt-check clippy openapi openapi-check bench fuzz programs models
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
@@ -78,6 +78,14 @@ bench-%: bench/requirements-%.txt $(MODEL_FILES)
 	@$(MAKE) --no-print-directory $(call bench_venv,$*)/.complete REQUIREMENTS=$< VENV=$(call bench_venv,$*)
 	cargo build --release $(PACKAGES)
 	RBEE_TEST_MODELS=$(MODELS) RBEE_BIN_DIR=$(RELEASE) $(call bench_venv,$*)/bin/python bench/$*.py $(ARGS)
+
+# Arithmetic is checked here, which costs speed elsewhere.
+CHECKED := --config profile.dev.package.worker-rbee.overflow-checks=true --config profile.dev.package.worker-rbee.debug-assertions=true
+SECONDS ?= 60
+
+fuzz: $(MODEL_FILES) ## Throw hostile model files at their readers; SECONDS=600 is the time for each reader
+	RBEE_TEST_MODELS=$(MODELS) RBEE_FUZZ_SECONDS=$(SECONDS) \
+		cargo test $(CHECKED) --package worker-rbee --test fuzz -- --nocapture --test-threads 1
 
 programs: ## Build all programs in the dev profile
 	cargo build --workspace --bins

@@ -283,8 +283,13 @@ async fn tokenize(language: Arc<Language>, input: Input) -> Result<Prompt, ApiEr
             Input::Instruction(content) => {
                 language.render(&[Message { role: "user".to_owned(), content, ..Message::default() }])?
             }
-            Input::Messages(messages) => language.render(&messages)?,
+            Input::Messages(messages) => {
+                // A template takes its time over texts too.
+                refuse_endless(&language, messages.iter().map(|message| message.content.len()).sum())?;
+                language.render(&messages)?
+            }
         };
+        refuse_endless(&language, text.len())?;
         let tokens = language.tokenizer.encode_prompt(&text).map_err(|error| {
             tracing::error!(error, "the tokenizer failed");
             ApiError::new(ErrorCode::Internal, "The tokenizer could not encode this text.")
@@ -296,6 +301,21 @@ async fn tokenize(language: Arc<Language>, input: Input) -> Result<Prompt, ApiEr
         return Err(ApiError::invalid("prompt", "The prompt makes no tokens."));
     }
     Ok(prompt)
+}
+
+/// Refuses a text that cannot fit whatever its tokens are, before the work of finding them.
+fn refuse_endless(language: &Language, bytes: usize) -> Result<(), ApiError> {
+    let (least, limit) = (language.tokenizer.least_tokens(bytes), language.context_limit);
+    if least < limit {
+        return Ok(());
+    }
+    let message = format!(
+        "This model's context holds {limit} tokens; the prompt's {bytes} bytes make {least} at least."
+    );
+    Err(ApiError::new(ErrorCode::ContextLengthExceeded, message)
+        .with_param("messages")
+        .with_detail("context_length", limit)
+        .with_detail("requested_tokens", least + 1))
 }
 
 /// How many tokens may be generated, if prompt and answer fit the context together.

@@ -15,8 +15,13 @@ use serde_json::ser::Formatter;
 
 use crate::error::LoadError;
 
-/// Steps that one rendering may take: many times what a long conversation needs.
-const FUEL: u64 = 5_000_000;
+/// Steps that one rendering may take: many times what a long conversation needs. Each 64 bytes that a step makes cost
+/// as much as another step, so this bounds the memory too.
+const FUEL: u64 = 2_000_000;
+/// The longest templates of real models have some 20 KB.
+const SOURCE_BYTES_MAX: usize = 1 << 20;
+/// A value may be a list that repeats itself a billion times, which costs fuel only once it is written.
+const JSON_BYTES_MAX: usize = 32 << 20;
 const NAME: &str = "chat";
 
 /// A compiled template.
@@ -42,6 +47,12 @@ impl std::error::Error for Refusal {}
 impl ChatTemplate {
     /// Compiles the source, which knows the two tokens as `bos_token` and `eos_token`.
     pub fn compile(source: &str, bos_token: &str, eos_token: &str) -> Result<Self, LoadError> {
+        if source.len() > SOURCE_BYTES_MAX {
+            return Err(LoadError::Unsupported(format!(
+                "the chat template has {} bytes, the limit is {SOURCE_BYTES_MAX}",
+                source.len()
+            )));
+        }
         let mut environment = Environment::new();
         // Python's renderers of chat templates set both, and templates are written for that.
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
@@ -101,7 +112,7 @@ fn tojson(value: &Value, options: minijinja::value::Kwargs) -> Result<Value, Err
     let indent: Option<usize> = options.get("indent")?;
     // Templates pass further options of json.dumps; only those that change nothing here are in use.
     let _: Option<bool> = options.get("ensure_ascii")?;
-    let mut bytes = Vec::new();
+    let mut bytes = BoundedBytes(Vec::new());
     let written = match indent {
         Some(indent) => {
             let indent = " ".repeat(indent.min(16));
@@ -112,8 +123,25 @@ fn tojson(value: &Value, options: minijinja::value::Kwargs) -> Result<Value, Err
     };
     let invalid = |what: String| Error::new(ErrorKind::InvalidOperation, what);
     written.map_err(|error| invalid(error.to_string()))?;
-    let text = String::from_utf8(bytes).map_err(|error| invalid(error.to_string()))?;
+    let text = String::from_utf8(bytes.0).map_err(|error| invalid(error.to_string()))?;
     Ok(Value::from_safe_string(text))
+}
+
+/// Fails instead of growing beyond what any prompt can hold.
+struct BoundedBytes(Vec<u8>);
+
+impl std::io::Write for BoundedBytes {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.0.len() + bytes.len() > JSON_BYTES_MAX {
+            return Err(std::io::Error::other(format!("JSON of more than {JSON_BYTES_MAX} bytes")));
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 struct PythonFormatter;

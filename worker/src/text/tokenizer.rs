@@ -1,20 +1,25 @@
 //! Text to token ids, equal to llama.cpp's.
 //!
-//! Special tokens are cut out first; what lies between them goes through the model's own algorithm: byte-level BPE by the
-//! tokenizers crate, or SentencePiece's merging by score.
+//! Special tokens are cut out first; what lies between them goes through the model's own algorithm: byte-level BPE, or
+//! SentencePiece's merging by score.
 
 mod bpe;
+pub mod json;
+mod merge;
 mod sentencepiece;
+mod words;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use aho_corasick::AhoCorasick;
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
 
 use crate::error::LoadError;
 use crate::file::gguf::Metadata;
 use crate::text::vocabulary::{Spelling, TokenKind, Vocabulary};
 use bpe::BytePairs;
+
+pub use words::has_whole_words;
 
 /// Whether texts that spell control tokens become those tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +36,7 @@ pub struct Tokenizer {
     vocabulary: Arc<Vocabulary>,
     algorithm: Algorithm,
     special: SpecialTokens,
+    longest_token_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -60,7 +66,13 @@ impl Tokenizer {
             }
         };
         let special = SpecialTokens::new(&vocabulary)?;
-        Ok(Self { vocabulary, algorithm, special })
+        let longest_token_bytes = vocabulary.longest_token_bytes();
+        Ok(Self { vocabulary, algorithm, special, longest_token_bytes })
+    }
+
+    /// The fewest tokens that a text of so many bytes can make, which is known without encoding it.
+    pub fn least_tokens(&self, bytes: usize) -> usize {
+        bytes / self.longest_token_bytes
     }
 
     /// The tokens of a text, without the token that prompts begin with.
@@ -123,7 +135,10 @@ impl SpecialTokens {
             .map(|(id, text, kind)| (id, Arc::from(text), kind))
             .collect();
         tokens.sort_by_key(|(_, text, _)| std::cmp::Reverse(text.len()));
-        let matcher = AhoCorasick::new(tokens.iter().map(|(_, text, _)| text.as_bytes()))
+        // The fastest kind takes a kilobyte for each byte of the texts, which a hostile file can make long.
+        let matcher = AhoCorasick::builder()
+            .kind(Some(AhoCorasickKind::ContiguousNFA))
+            .build(tokens.iter().map(|(_, text, _)| text.as_bytes()))
             .map_err(|error| LoadError::Failed(format!("special tokens: {error}")))?;
         Ok(Self { matcher, tokens })
     }
@@ -146,13 +161,13 @@ impl SpecialTokens {
 
     /// The special tokens that the text contains at all, longest first.
     fn present(&self, text: &str, control: ControlTokens) -> Vec<(u32, &str)> {
-        let mut found: Vec<usize> =
-            self.matcher.find_overlapping_iter(text).map(|hit| hit.pattern().as_usize()).collect();
-        found.sort_unstable();
-        found.dedup();
+        let mut is_present = vec![false; self.tokens.len()];
+        for hit in self.matcher.find_overlapping_iter(text) {
+            is_present[hit.pattern().as_usize()] = true;
+        }
+        let found = self.tokens.iter().zip(is_present).filter(|(_, is_present)| *is_present);
         found
-            .into_iter()
-            .map(|index| &self.tokens[index])
+            .map(|(token, _)| token)
             .filter(|(_, _, kind)| control == ControlTokens::Parse || *kind == TokenKind::UserDefined)
             .map(|(id, text, _)| (*id, text.as_ref()))
             .collect()

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::error::LoadError;
 use crate::file::gguf::Metadata;
+use crate::text::tokenizer::has_whole_words;
 
 /// What a token is for, as GGUF numbers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +49,8 @@ pub struct Vocabulary {
     add_eos: bool,
     add_space_prefix: bool,
     unescape: HashMap<char, u8>,
+    /// SentencePiece's tokens for single bytes.
+    bytes: Vec<Option<u32>>,
 }
 
 /// Tokens that end an answer whatever the header says of them. Files name only one of them as theirs, and templates of
@@ -111,8 +114,7 @@ impl Vocabulary {
         let id = |key: &str| Self::token_id(metadata, key, tokens.len());
         let sentence_piece = spelling == Spelling::SentencePiece;
         // Llama 3's files leave the flag out and mean yes.
-        let llama3 =
-            matches!(metadata.text("tokenizer.ggml.pre")?, Some("llama-bpe" | "llama3" | "llama-v3"));
+        let llama3 = metadata.text("tokenizer.ggml.pre")?.is_some_and(has_whole_words);
         let flag = |key: &str, default: bool| Ok::<bool, LoadError>(metadata.flag(key)?.unwrap_or(default));
         let mut vocabulary = Self {
             spelling,
@@ -136,10 +138,12 @@ impl Vocabulary {
                 .enumerate()
                 .map(|(byte, sign)| (sign, byte as u8))
                 .collect(),
+            bytes: Vec::new(),
             tokens,
             kinds,
             scores,
         };
+        vocabulary.bytes = (0..=u8::MAX).map(|byte| vocabulary.id(&format!("<0x{byte:02X}>"))).collect();
         vocabulary.mark_ends();
         Ok(vocabulary)
     }
@@ -198,6 +202,21 @@ impl Vocabulary {
     /// The token for what no token covers.
     pub fn unknown(&self) -> Option<u32> {
         self.unknown
+    }
+
+    /// SentencePiece's token for a single byte.
+    pub fn byte(&self, byte: u8) -> Option<u32> {
+        self.bytes.get(usize::from(byte)).copied().flatten()
+    }
+
+    /// Bytes of the longest stretch of a text that one token can stand for.
+    pub fn longest_token_bytes(&self) -> usize {
+        let covered = |(_, text, kind): (u32, &str, TokenKind)| match (kind, self.spelling) {
+            (TokenKind::Normal, Spelling::ByteLevel) => text.chars().count(),
+            (TokenKind::Normal, Spelling::SentencePiece) => text.replace('▁', " ").len(),
+            _ => text.len(),
+        };
+        self.iter().map(covered).max().unwrap_or(1).max(1)
     }
 
     /// The token that prompts begin with, if they do.

@@ -1,38 +1,44 @@
-//! Byte-level BPE, computed by the tokenizers crate from what a GGUF header holds.
+//! Byte-level BPE from what a GGUF header holds.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::path::Path;
 
-use tokenizers::models::bpe::BPE;
-use tokenizers::pre_tokenizers::PreTokenizerWrapper;
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::pre_tokenizers::sequence::Sequence;
-use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use tokenizers::{SplitDelimiterBehavior, Tokenizer};
+use foldhash::fast::RandomState;
+use tokenizers::Tokenizer;
 
 use crate::error::LoadError;
 use crate::file::gguf::Metadata;
-use crate::text::vocabulary::{TokenKind, Vocabulary};
-
-const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
-const LLAMA3: &str = r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN2: &str = r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-
-/// The regular expressions that cut a text into words, applied one after the other, by llama.cpp's names.
-const PRE_TOKENIZERS: [(&str, &[&str]); 9] = [
-    ("default", &[r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", r"[0-9][0-9][0-9]"]),
-    ("gpt-2", &[GPT2]),
-    ("phi-2", &[GPT2]),
-    ("smollm", &[r"\p{N}", GPT2]),
-    ("llama-bpe", &[LLAMA3]),
-    ("llama3", &[LLAMA3]),
-    ("llama-v3", &[LLAMA3]),
-    ("qwen2", &[QWEN2]),
-    ("deepseek-r1-qwen", &[QWEN2]),
-];
+use crate::text::tokenizer::json;
+use crate::text::tokenizer::merge::{Join, Merger};
+use crate::text::tokenizer::words::{Words, has_whole_words};
+use crate::text::vocabulary::{TokenKind, Vocabulary, byte_alphabet};
 
 /// A byte-level BPE tokenizer without special tokens.
 #[derive(Debug)]
-pub(super) struct BytePairs(Tokenizer);
+pub(super) enum BytePairs {
+    /// Of a family whose way of cutting words is known.
+    Known(Merges),
+    /// By a tokenizer.json beside the model file.
+    Json(Box<Tokenizer>),
+}
+
+/// The merges of one model.
+#[derive(Debug)]
+pub(super) struct Merges {
+    words: Words,
+    /// The token of each byte, where there is one.
+    bytes: Vec<Option<u32>>,
+    /// For two tokens side by side: their place in the order of merges, and what they become.
+    pairs: HashMap<(u32, u32), (u32, u32), RandomState>,
+    /// Words that are tokens whatever the merges say, by their bytes.
+    whole: HashMap<Box<[u8]>, u32, RandomState>,
+}
+
+thread_local! {
+    /// A word is short, so the room for its symbols is kept between words.
+    static MERGER: RefCell<Merger> = RefCell::default();
+}
 
 impl BytePairs {
     pub(super) fn read(
@@ -41,88 +47,97 @@ impl BytePairs {
         model_path: &Path,
     ) -> Result<Self, LoadError> {
         let name = metadata.text("tokenizer.ggml.pre")?.unwrap_or("(none)");
-        if let Some((_, patterns)) = PRE_TOKENIZERS.iter().find(|(known, _)| *known == name) {
-            // Llama 3's vocabulary holds words that its merges do not lead to.
-            let whole_words = name.starts_with("llama");
-            return Self::from_header(metadata, vocabulary, patterns, whole_words);
+        if let Some(words) = Words::named(name)? {
+            return Merges::read(metadata, vocabulary, words, has_whole_words(name)).map(Self::Known);
         }
         let beside = model_path.with_file_name("tokenizer.json");
         if beside.is_file() {
-            return Self::from_json(&beside, vocabulary);
+            return read_json(&beside, vocabulary).map(|tokenizer| Self::Json(Box::new(tokenizer)));
         }
-        let known: Vec<&str> = PRE_TOKENIZERS.iter().map(|(known, _)| *known).collect();
         Err(LoadError::Unsupported(format!(
             "pre-tokenizer '{name}' is unknown; known are {}, and any with a tokenizer.json beside the model file",
-            known.join(", ")
+            Words::known()
         )))
     }
 
-    fn from_header(
+    pub(super) fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), String> {
+        match self {
+            Self::Known(merges) => {
+                MERGER.with_borrow_mut(|merger| {
+                    merges.words.each(text, &mut |word| merges.encode_word(word.as_bytes(), merger, ids));
+                });
+            }
+            Self::Json(tokenizer) => {
+                let encoding = tokenizer.encode_fast(text, false).map_err(|error| error.to_string())?;
+                ids.extend_from_slice(encoding.get_ids());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Merges {
+    fn read(
         metadata: Metadata<'_>,
         vocabulary: &Vocabulary,
-        patterns: &[&str],
+        words: Words,
         whole_words: bool,
     ) -> Result<Self, LoadError> {
         let merges = metadata
             .texts("tokenizer.ggml.merges")?
-            .ok_or_else(|| LoadError::Corrupted("the header lacks tokenizer.ggml.merges".to_owned()))?
-            .into_iter()
-            .map(|merge| {
-                // A part may itself begin with a space only in broken files; GPT-2's spelling has none.
-                let parts =
-                    merge.split_once(' ').ok_or_else(|| format!("merge '{merge}' has no two parts"))?;
-                Ok((parts.0.to_owned(), parts.1.to_owned()))
-            })
-            .collect::<Result<Vec<_>, String>>()
-            .map_err(LoadError::Corrupted)?;
-        let model = BPE::builder()
-            .vocab_and_merges::<tokenizers::models::bpe::Vocab>(
-                vocabulary.iter().map(|(id, text, _)| (text.to_owned(), id)).collect(),
-                merges,
-            )
-            .ignore_merges(whole_words)
-            .build()
-            .map_err(|error| LoadError::Corrupted(format!("tokenizer.ggml.merges: {error}")))?;
-        let mut steps = patterns
-            .iter()
-            .map(|pattern| {
-                let pattern = SplitPattern::Regex((*pattern).to_owned());
-                Split::new(pattern, SplitDelimiterBehavior::Isolated, false).map(PreTokenizerWrapper::from)
-            })
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| LoadError::Failed(format!("pre-tokenizer: {error}")))?;
-        steps.push(ByteLevel::new(false, false, false).into());
-        let mut tokenizer = Tokenizer::new(model);
-        tokenizer.with_pre_tokenizer(Some(Sequence::new(steps)));
-        Ok(Self(tokenizer))
+            .ok_or_else(|| LoadError::Corrupted("the header lacks tokenizer.ggml.merges".to_owned()))?;
+        let mut pairs = HashMap::with_capacity_and_hasher(merges.len(), RandomState::default());
+        for (rank, merge) in merges.into_iter().enumerate() {
+            let (pair, token) = read_merge(merge, vocabulary)?;
+            pairs.entry(pair).or_insert((rank as u32, token));
+        }
+        let mut sign_bytes = [0; 4];
+        let bytes = byte_alphabet().map(|sign| vocabulary.id(sign.encode_utf8(&mut sign_bytes)));
+        let mut whole = HashMap::default();
+        for (id, _, _) in vocabulary.iter().filter(|(_, _, kind)| whole_words && *kind == TokenKind::Normal) {
+            let mut bytes = Vec::new();
+            vocabulary.append_bytes(id, &mut bytes);
+            whole.insert(bytes.into_boxed_slice(), id);
+        }
+        Ok(Self { words, bytes: bytes.to_vec(), pairs, whole })
     }
 
-    /// Takes normalisation, splitting and merging from a tokenizer.json; special tokens stay our own affair.
-    fn from_json(path: &Path, vocabulary: &Vocabulary) -> Result<Self, LoadError> {
-        let wrong = |what: String| LoadError::Corrupted(format!("{}: {what}", path.display()));
-        let text = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
-        let mut json: serde_json::Value =
-            serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
-        for (key, empty) in [
-            ("added_tokens", serde_json::json!([])),
-            ("post_processor", serde_json::Value::Null),
-            ("truncation", serde_json::Value::Null),
-            ("padding", serde_json::Value::Null),
-        ] {
-            json[key] = empty;
+    fn encode_word(&self, word: &[u8], merger: &mut Merger, ids: &mut Vec<u32>) {
+        if let Some(id) = self.whole.get(word) {
+            return ids.push(*id);
         }
-        let tokenizer: Tokenizer = serde_json::from_value(json).map_err(|error| wrong(error.to_string()))?;
-        for (id, text, kind) in vocabulary.iter() {
-            if kind == TokenKind::Normal && tokenizer.token_to_id(text) != Some(id) {
-                return Err(wrong(format!("token {id} is '{text}' in the model file and not here")));
-            }
+        merger.clear();
+        for byte in word {
+            merger.push(1, self.bytes[usize::from(*byte)]);
         }
-        Ok(Self(tokenizer))
+        merger.merge(|left, right| {
+            let (rank, token) = *self.pairs.get(&(left.token()?, right.token()?))?;
+            Some(Join { rank, token })
+        });
+        // Only a vocabulary that lacks single bytes leaves a symbol without a token; llama.cpp skips it too.
+        ids.extend(merger.symbols().filter_map(super::merge::Symbol::token));
     }
+}
 
-    pub(super) fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), String> {
-        let encoding = self.0.encode_fast(text, false).map_err(|error| error.to_string())?;
-        ids.extend_from_slice(encoding.get_ids());
-        Ok(())
+fn read_merge(merge: &str, vocabulary: &Vocabulary) -> Result<((u32, u32), u32), LoadError> {
+    let wrong = |what: &str| LoadError::Corrupted(format!("tokenizer.ggml.merges: merge '{merge}' {what}"));
+    // GPT-2's spelling of bytes has no space, so the first one stands between the parts.
+    let (left, right) = merge.split_once(' ').ok_or_else(|| wrong("has no two parts"))?;
+    let id =
+        |text: &str| vocabulary.id(text).ok_or_else(|| wrong(&format!("needs '{text}', which is no token")));
+    Ok(((id(left)?, id(right)?), id(&[left, right].concat())?))
+}
+
+/// Takes normalisation, splitting and merging from a tokenizer.json; special tokens stay our own affair.
+fn read_json(path: &Path, vocabulary: &Vocabulary) -> Result<Tokenizer, LoadError> {
+    let tokenizer = json::read_bare(path)?;
+    for (id, text, kind) in vocabulary.iter() {
+        if kind == TokenKind::Normal && tokenizer.token_to_id(text) != Some(id) {
+            return Err(LoadError::Corrupted(format!(
+                "{}: token {id} is '{text}' in the model file and not here",
+                path.display()
+            )));
+        }
     }
+    Ok(tokenizer)
 }

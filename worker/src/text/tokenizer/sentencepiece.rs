@@ -1,132 +1,48 @@
 //! SentencePiece's encoding as llama.cpp does it: neighbours merge, the best-scored pair first, until none is a token;
 //! what is no token in the end is spelt in bytes.
 
-use std::cmp::Ordering;
-use std::collections::{BinaryHeap, HashMap};
-
+use crate::text::tokenizer::merge::{Join, Merger};
 use crate::text::vocabulary::Vocabulary;
-
-/// A stretch of the text in a list of neighbours; empty once it went into the one before.
-struct Symbol {
-    start: usize,
-    len: usize,
-    previous: Option<usize>,
-    next: Option<usize>,
-}
-
-/// Two neighbours that make a token together.
-struct Pair {
-    left: usize,
-    right: usize,
-    score: f32,
-    len: usize,
-}
-
-impl Ord for Pair {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.score.total_cmp(&other.score).then(other.left.cmp(&self.left))
-    }
-}
-
-impl PartialOrd for Pair {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Pair {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Pair {}
-
-struct Merger<'a> {
-    vocabulary: &'a Vocabulary,
-    text: &'a str,
-    symbols: Vec<Symbol>,
-    pairs: BinaryHeap<Pair>,
-    /// For each text that a pair could make: the two texts it was made of.
-    origins: HashMap<&'a str, (&'a str, &'a str)>,
-}
 
 /// Appends the tokens of a text whose spaces are already ▁.
 pub(super) fn encode(vocabulary: &Vocabulary, text: &str, ids: &mut Vec<u32>) {
-    let count = text.chars().count();
-    let symbols = text
-        .char_indices()
-        .enumerate()
-        .map(|(index, (start, sign))| Symbol {
-            start,
-            len: sign.len_utf8(),
-            previous: index.checked_sub(1),
-            next: Some(index + 1).filter(|next| *next < count),
-        })
-        .collect();
-    let mut merger = Merger { vocabulary, text, symbols, pairs: BinaryHeap::new(), origins: HashMap::new() };
-    for right in 1..count {
-        merger.propose(right - 1, right);
+    let mut merger = Merger::default();
+    let mut sign_bytes = [0; 4];
+    for sign in text.chars() {
+        merger.push(sign.len_utf8(), vocabulary.id(sign.encode_utf8(&mut sign_bytes)));
     }
-    while let Some(pair) = merger.pairs.pop() {
-        merger.merge(&pair);
-    }
-    let mut index = (count > 0).then_some(0);
-    while let Some(at) = index {
-        let symbol = &merger.symbols[at];
-        index = symbol.next;
-        merger.emit(&text[symbol.start..symbol.start + symbol.len], ids);
+    merger.merge(|left, right| {
+        let token = vocabulary.id(&text[left.range().start..right.range().end])?;
+        Some(Join { rank: rank(vocabulary.score(token)), token })
+    });
+    for symbol in merger.symbols() {
+        match symbol.token() {
+            Some(token) => ids.push(token),
+            None => spell(vocabulary, &text[symbol.range()], ids),
+        }
     }
 }
 
-impl<'a> Merger<'a> {
-    fn text_of(&self, index: usize) -> &'a str {
-        let symbol = &self.symbols[index];
-        &self.text[symbol.start..symbol.start + symbol.len]
-    }
+fn spell(vocabulary: &Vocabulary, text: &str, ids: &mut Vec<u32>) {
+    ids.extend(text.bytes().filter_map(|byte| vocabulary.byte(byte).or(vocabulary.unknown())));
+}
 
-    fn propose(&mut self, left: usize, right: usize) {
-        let start = self.symbols[left].start;
-        let len = self.symbols[left].len + self.symbols[right].len;
-        let together = &self.text[start..start + len];
-        if let Some(id) = self.vocabulary.id(together) {
-            self.pairs.push(Pair { left, right, score: self.vocabulary.score(id), len });
-            self.origins.insert(together, (self.text_of(left), self.text_of(right)));
-        }
-    }
+/// A number that is the lower the higher the score.
+fn rank(score: f32) -> u32 {
+    // Adding zero makes the two zeros one.
+    let bits = (score + 0.0).to_bits();
+    let ascending = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
+    !ascending
+}
 
-    fn merge(&mut self, pair: &Pair) {
-        let (left_len, right_len) = (self.symbols[pair.left].len, self.symbols[pair.right].len);
-        // One of the two has merged with another neighbour since the pair was proposed.
-        if left_len == 0 || right_len == 0 || left_len + right_len != pair.len {
-            return;
-        }
-        let after = self.symbols[pair.right].next;
-        self.symbols[pair.right].len = 0;
-        self.symbols[pair.left].len = pair.len;
-        self.symbols[pair.left].next = after;
-        if let Some(after) = after {
-            self.symbols[after].previous = Some(pair.left);
-        }
-        if let Some(before) = self.symbols[pair.left].previous {
-            self.propose(before, pair.left);
-        }
-        if let Some(after) = after {
-            self.propose(pair.left, after);
-        }
-    }
+#[cfg(test)]
+mod tests {
+    use super::rank;
 
-    fn emit(&self, text: &'a str, ids: &mut Vec<u32>) {
-        if let Some(id) = self.vocabulary.id(text) {
-            ids.push(id);
-        } else if let Some((left, right)) = self.origins.get(text) {
-            self.emit(left, ids);
-            self.emit(right, ids);
-        } else {
-            for byte in text.bytes() {
-                let id = self.vocabulary.id(&format!("<0x{byte:02X}>")).or(self.vocabulary.unknown());
-                ids.extend(id);
-            }
-        }
+    #[test]
+    fn higher_scores_rank_lower() {
+        let scores = [f32::INFINITY, 3.5, 1e-30, 0.0, -1e-30, -2.0, -1e9, f32::NEG_INFINITY];
+        assert!(scores.windows(2).all(|pair| rank(pair[0]) < rank(pair[1])));
+        assert_eq!(rank(0.0), rank(-0.0));
     }
 }
