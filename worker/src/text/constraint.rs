@@ -107,14 +107,11 @@ impl Grammars {
             .stack_size(STACK_BYTES)
             .spawn(compiling)
             .map_err(|error| internal(&format!("cannot start a thread: {error}")))?;
-        match tokio::time::timeout(COMPILE_MAX, receiver).await {
-            Ok(compiled) => compiled.unwrap_or_else(|_| Err(internal("the compiler of grammars panicked"))),
-            Err(_) => {
-                let message =
-                    format!("The constraint takes longer than {} s to compile.", COMPILE_MAX.as_secs());
-                Err(ApiError::invalid("constraint", message))
-            }
-        }
+        let Ok(compiled) = tokio::time::timeout(COMPILE_MAX, receiver).await else {
+            let message = format!("The constraint takes longer than {} s to compile.", COMPILE_MAX.as_secs());
+            return Err(ApiError::invalid("constraint", message));
+        };
+        compiled.unwrap_or_else(|_| Err(internal("the compiler of grammars panicked")))
     }
 
     fn compile(&self, source: &compile::Source) -> Result<Arc<Grammar>, ApiError> {

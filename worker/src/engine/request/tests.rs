@@ -7,20 +7,20 @@ fn parse(json: Value) -> Result<GenerationRequest, ApiError> {
 }
 
 /// A request that would be fine without `extra`.
-fn with(extra: Value) -> Value {
+fn with(extra: &Value) -> Value {
     let mut request = json!({"prompt": "a"});
     request.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
     request
 }
 
 /// A conversation that would be fine without `extra`.
-fn chat(extra: Value) -> Value {
+fn chat(extra: &Value) -> Value {
     let mut request = json!({"messages": [{"role": "user", "content": "b"}]});
     request.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
     request
 }
 
-fn assert_refused(request: Value, param: &str) {
+fn assert_refused(request: &Value, param: &str) {
     let error = parse(request.clone()).expect_err(&request.to_string());
     assert_eq!(error.param.as_deref(), Some(param), "{request}: {error}");
 }
@@ -35,9 +35,9 @@ fn one_input_is_given_and_it_is_not_empty() {
         (json!({"messages": []}), "messages"),
         (json!({"prompt": "a", "instruction": "b"}), "prompt"),
         (json!({"prompt": "a", "prompt_tokens": [1]}), "prompt"),
-        (chat(json!({"prompt": "a"})), "prompt"),
+        (chat(&json!({"prompt": "a"})), "prompt"),
     ] {
-        assert_refused(request, param);
+        assert_refused(&request, param);
     }
     let request = parse(json!({"instruction": "a"})).unwrap();
     assert_eq!(request.input, Input::Instruction("a".to_owned()));
@@ -69,18 +69,18 @@ fn the_field_out_of_range_is_named_with_the_numbers() {
         (json!({"request_id": "x".repeat(129)}), "request_id"),
         (json!({"template_options": {"enable_thinking": false}}), "template_options"),
     ] {
-        assert_refused(with(extra), param);
+        assert_refused(&with(&extra), param);
     }
-    let error = parse(with(json!({"logprobs": 21}))).unwrap_err();
+    let error = parse(with(&json!({"logprobs": 21}))).unwrap_err();
     assert_eq!(error.message, "'logprobs' must be from 0 to 20; it is 21.");
-    assert_refused(chat(json!({"echo": true})), "echo");
+    assert_refused(&chat(&json!({"echo": true})), "echo");
 }
 
 #[test]
 fn tools_have_names_messages_and_a_choice_that_fits() {
     let tool = |name: &str| json!({"name": name, "parameters": {"type": "object"}});
     let tools = |tools: Vec<Value>| json!({"tools": tools});
-    assert_refused(with(tools(vec![tool("f")])), "tools");
+    assert_refused(&with(&tools(vec![tool("f")])), "tools");
     for (extra, param) in [
         (tools(vec![tool("f"), tool("a b")]), "tools[1].name"),
         (tools(vec![tool("")]), "tools[0].name"),
@@ -93,19 +93,19 @@ fn tools_have_names_messages_and_a_choice_that_fits() {
         (json!({"tools": [tool("g")], "tool_choice": {"named": "f"}}), "tool_choice"),
         (json!({"tools": [tool("g")], "constraint": {"type": "json_object"}}), "constraint"),
     ] {
-        assert_refused(chat(extra), param);
+        assert_refused(&chat(&extra), param);
     }
-    let request = parse(chat(json!({"tools": [tool("f-1_B")], "parallel_tool_calls": false}))).unwrap();
+    let request = parse(chat(&json!({"tools": [tool("f-1_B")], "parallel_tool_calls": false}))).unwrap();
     let used = request.tools.unwrap();
     assert_eq!((used.tools.len(), used.choice, used.parallel), (1, ToolChoice::Auto, false));
     let none = json!({"tools": [tool("f")], "tool_choice": "none", "constraint": {"type": "json_object"}});
-    let request = parse(chat(none)).unwrap();
+    let request = parse(chat(&none)).unwrap();
     assert_eq!((request.tools, request.constraint), (None, Some(Constraint::JsonObject)));
 }
 
 #[test]
 fn what_is_absent_takes_its_default() {
-    let request = parse(with(json!({"max_tokens": 0, "seed": 5}))).unwrap();
+    let request = parse(with(&json!({"max_tokens": 0, "seed": 5}))).unwrap();
     assert_eq!(request.sampling, Sampling { seed: 5, ..Sampling::default() });
     assert_eq!((request.max_tokens, request.choices, request.echo), (Some(0), 1, false));
     assert!(request.constraint.is_none() && request.tools.is_none() && request.template_options.is_empty());
@@ -113,7 +113,7 @@ fn what_is_absent_takes_its_default() {
 
 #[test]
 fn everything_given_arrives() {
-    let request = parse(with(json!({
+    let request = parse(with(&json!({
         "temperature": 0.5, "top_k": 4, "top_p": 0.6, "min_p": 0.1, "typical_p": 0.7, "presence_penalty": 1,
         "frequency_penalty": -1, "repetition_penalty": 1.5, "logit_bias": {"7": -100, "3": 1}, "seed": 9,
         "min_tokens": 2, "max_tokens": 4, "ignore_eos": true, "logprobs": 0, "n": 3, "echo": true,
@@ -144,7 +144,7 @@ fn tokens_are_the_models() {
     assert!(prompt.check_vocabulary(11).is_ok());
     let error = prompt.check_vocabulary(10).unwrap_err();
     assert_eq!(error.param.as_deref(), Some("prompt_tokens[2]"));
-    let biased = parse(with(json!({"logit_bias": {"10": 1}}))).unwrap();
+    let biased = parse(with(&json!({"logit_bias": {"10": 1}}))).unwrap();
     assert!(biased.check_vocabulary(11).is_ok());
     let error = biased.check_vocabulary(10).unwrap_err();
     assert_eq!(error.param.as_deref(), Some("logit_bias"));

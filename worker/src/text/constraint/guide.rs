@@ -1,5 +1,6 @@
 //! A compiled grammar, and an answer's way through it.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -45,9 +46,7 @@ impl Grammar {
 
     /// The way of a new answer. It shares nothing with other answers: what one costs does not depend on the others.
     pub fn guide(&self) -> Guide {
-        let (reply, replies) = channel();
-        let place = Place::Here(self.start.fork());
-        Guide { place, over: false, reply, replies, masks: self.masks.clone() }
+        Guide { place: Place::Here(self.start.fork()), over: false, masks: self.masks.clone() }
     }
 }
 
@@ -56,17 +55,17 @@ pub struct Guide {
     place: Place,
     /// Whether the text was whole, and nothing can follow, when that was last told.
     over: bool,
-    reply: Sender<News>,
-    replies: Receiver<News>,
     masks: Masks,
 }
 
 enum Place {
     Here(Box<Walk>),
     /// On a thread that takes its last token.
-    Taking,
+    Taking(Receiver<News>),
     /// On a thread that computes its next mask.
-    Looking,
+    Looking(Receiver<News>),
+    /// Lost with a thread that panicked.
+    Nowhere,
 }
 
 /// What a thread tells of a walk: first that it took a token, which is quick, then what may come next.
@@ -100,42 +99,44 @@ impl Guide {
     /// Goes on by a token that the mask allows. The next mask is computed while the caller does something else.
     pub fn accept(&mut self, token: u32) -> Result<(), ApiError> {
         self.walk()?;
-        if let Place::Here(walk) = std::mem::replace(&mut self.place, Place::Taking) {
-            self.masks.advance(walk, token, self.reply.clone())?;
+        if let Place::Here(walk) = std::mem::replace(&mut self.place, Place::Nowhere) {
+            self.place = Place::Taking(self.masks.advance(walk, token)?);
         }
         Ok(())
     }
 
     /// Whether the text is whole and nothing can follow. It does not wait for the next mask.
     pub fn is_over(&mut self) -> bool {
-        if let Place::Taking = self.place {
+        if let Place::Taking(_) = self.place {
             self.hear();
         }
         self.over
     }
 
-    pub(super) fn walk(&mut self) -> Result<&Walk, ApiError> {
-        while !matches!(self.place, Place::Here(_)) && self.hear() {}
+    fn walk(&mut self) -> Result<&Walk, ApiError> {
+        while let Place::Taking(_) | Place::Looking(_) = self.place {
+            self.hear();
+        }
         match &self.place {
             Place::Here(walk) => Ok(walk),
-            Place::Taking | Place::Looking => Err(failed("the thread of its mask is gone")),
+            _ => Err(failed("the thread of its mask panicked")),
         }
     }
 
-    /// Waits for the next news; false if there will be none.
-    fn hear(&mut self) -> bool {
-        match self.replies.recv() {
+    /// Waits for the next news.
+    fn hear(&mut self) {
+        let (Place::Taking(news) | Place::Looking(news)) = std::mem::replace(&mut self.place, Place::Nowhere)
+        else {
+            return;
+        };
+        self.place = match news.recv() {
             Ok(News::Taken { over }) => {
                 self.over = over;
-                self.place = Place::Looking;
-                true
+                Place::Looking(news)
             }
-            Ok(News::Back(walk)) => {
-                self.place = Place::Here(walk);
-                true
-            }
-            Err(_) => false,
-        }
+            Ok(News::Back(walk)) => Place::Here(walk),
+            Err(_) => Place::Nowhere,
+        };
     }
 }
 
@@ -161,7 +162,7 @@ fn failed(error: &str) -> ApiError {
 }
 
 /// A place in a grammar, and what may come next there.
-pub(super) struct Walk {
+struct Walk {
     matcher: Matcher,
     ahead: Ahead,
 }
@@ -185,11 +186,12 @@ impl Walk {
 
     /// Goes on by a token; true if nothing can follow.
     fn take(&mut self, token: u32) -> bool {
-        self.ahead = match self.matcher.consume_token(token) {
-            Ok(()) if self.is_whole() => Ahead::Over,
-            Ok(()) => return false,
-            Err(error) => Ahead::Failed(format!("{error:#}")),
-        };
+        match self.matcher.consume_token(token) {
+            Ok(()) if self.is_whole() => self.ahead = Ahead::Over,
+            // The mask is the last place's until the next is computed.
+            Ok(()) => {}
+            Err(error) => self.ahead = Ahead::Failed(format!("{error:#}")),
+        }
         matches!(self.ahead, Ahead::Over)
     }
 
@@ -254,8 +256,11 @@ impl Masks {
         Self { jobs }
     }
 
-    fn advance(&self, walk: Box<Walk>, token: u32, reply: Sender<News>) -> Result<(), ApiError> {
-        self.jobs.send(Job { walk, token, reply }).map_err(|_| failed("no thread computes masks"))
+    /// Lets a walk go on by a token; gives where to hear of it.
+    fn advance(&self, walk: Box<Walk>, token: u32) -> Result<Receiver<News>, ApiError> {
+        let (reply, news) = channel();
+        self.jobs.send(Job { walk, token, reply }).map_err(|_| failed("no thread computes masks"))?;
+        Ok(news)
     }
 }
 
@@ -263,11 +268,21 @@ fn compute_masks(jobs: &Mutex<Receiver<Job>>) {
     loop {
         // Whoever waits for a job holds the lock; a job is taken under it and done without it.
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Job { mut walk, token, reply }) = job else { return };
+        let Ok(job) = job else { return };
+        // A walk that panics is lost, and its answer hears of it; the thread goes on.
+        let _ = catch_unwind(AssertUnwindSafe(|| job.run()));
+    }
+}
+
+impl Job {
+    fn run(self) {
+        let Self { mut walk, token, reply } = self;
         let over = walk.take(token);
         // An answer that was cancelled wants no news.
         let _ = reply.send(News::Taken { over });
-        walk.look_ahead();
+        if let Ahead::Mask(_) = walk.ahead {
+            walk.look_ahead();
+        }
         let _ = reply.send(News::Back(walk));
     }
 }

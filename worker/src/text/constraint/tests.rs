@@ -294,6 +294,11 @@ fn spaces_between_signs_have_an_end() {
     assert!(!next.contains(&u32::from(b' ')) && !next.contains(&u32::from(b'\n')), "{next:?}");
 }
 
+/// As many rows of a grammar as are allowed, nearly.
+fn rows(row: impl Fn(usize) -> String) -> String {
+    (0..3_900).map(row).collect::<Vec<_>>().concat()
+}
+
 /// Constraints that are made to cost: each gets an answer of either kind, soon, and its masks come or fail.
 #[test]
 fn hostile_constraints_end_in_time() {
@@ -370,19 +375,10 @@ fn hostile_constraints_end_in_time() {
                 json!({"patternProperties": (0..300).map(|i| (format!("^p{i}.*x"), json!({}))).collect::<serde_json::Map<_, _>>()}),
             ),
         ),
-        (
-            "rules in a row",
-            lark(
-                (0..3_900).map(|i| format!("r{i}: r{}\n", i + 1)).collect::<String>()
-                    + "r3900: \"a\"\nstart: r0",
-            ),
-        ),
+        ("rules in a row", lark(rows(|i| format!("r{i}: r{}\n", i + 1)) + "r3900: \"a\"\nstart: r0")),
         (
             "tokens in a row",
-            lark(
-                (0..3_900).map(|i| format!("T{i}: \"a\" T{} | \"b\"\n", i + 1)).collect::<String>()
-                    + "T3900: \"a\"\nstart: T0",
-            ),
+            lark(rows(|i| format!("T{i}: \"a\" T{} | \"b\"\n", i + 1)) + "T3900: \"a\"\nstart: T0"),
         ),
         ("ambiguity", lark("start: s\ns: s s | \"a\" s | \"a\" |".to_owned())),
         ("deep brackets", lark("start: ".to_owned() + &"(".repeat(199) + "\"a\"" + &")*".repeat(199))),
@@ -414,129 +410,4 @@ fn hostile_constraints_end_in_time() {
         println!("{name}: {compiled:?} to compile, {total:?} with 50 masks");
         assert!(total < COMPILE_MAX * 2, "{name}: {total:?}");
     }
-}
-
-#[test]
-fn measure() {
-    for name in ["smollm2-135m-instruct.gguf", "gemma-3-270m.gguf"] {
-        let path = std::path::PathBuf::from("/root/.cache/rbee-tests/models").join(name);
-        let file = crate::file::ModelFile::open(&path).unwrap();
-        let vocabulary = Arc::new(Vocabulary::read(file.metadata()).unwrap());
-        let started = Instant::now();
-        let before = rss();
-        let tokens = Tokens::new(&vocabulary).unwrap();
-        println!(
-            "{name}: {} tokens, trie {:?}, rss +{} MB",
-            vocabulary.size(),
-            started.elapsed(),
-            rss() - before
-        );
-        drop(tokens);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let grammars = Arc::new(Grammars::new(vocabulary.clone()));
-        for (what, constraint) in [
-            ("first", Constraint::Regex { pattern: "a+".to_owned() }),
-            ("json_object", Constraint::JsonObject),
-            (
-                "schema",
-                Constraint::JsonSchema {
-                    schema: json!({"type":"object","properties":{"name":{"type":"string"},"age":{"type":"integer"},"tags":{"type":"array","items":{"type":"string","maxLength":20}},"email":{"type":"string","format":"email"}},"required":["name","age"],"additionalProperties":false}),
-                },
-            ),
-            ("regex", Constraint::Regex { pattern: "[A-Z][a-z]+ [0-9]{4}-[0-9]{2}".to_owned() }),
-            ("text", Constraint::Regex { pattern: "(?s:.*)".to_owned() }),
-        ] {
-            let started = Instant::now();
-            let grammar = runtime.block_on(grammars.get(&constraint)).unwrap();
-            let compiled = started.elapsed();
-            let started = Instant::now();
-            let mut guide = grammar.guide();
-            let forked = started.elapsed();
-            let mut times = Vec::new();
-            let mut state = 1u64;
-            let mut mask_times = Vec::new();
-            for round in 0..400 {
-                let _ = round;
-                let mut logits = vec![0.0; vocabulary.size()];
-                let started = Instant::now();
-                guide.mask(&mut logits).unwrap();
-                mask_times.push(started.elapsed().as_micros());
-                let open: Vec<u32> =
-                    (0..).zip(&logits).filter(|(_, l)| **l == 0.0).map(|(id, _)| id).collect();
-                state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-                let token = open[(state >> 33) as usize % open.len()];
-                if vocabulary.is_end(token) {
-                    guide = grammar.guide();
-                    continue;
-                }
-                let started = Instant::now();
-                guide.accept(token).unwrap();
-                let over = guide.is_over();
-                let _ = guide.walk();
-                times.push(started.elapsed().as_micros());
-                if over {
-                    guide = grammar.guide();
-                }
-            }
-            times.sort_unstable();
-            mask_times.sort_unstable();
-            println!(
-                "  {what}: compile {compiled:?}, fork {forked:?}, mask us median {} p95 {} max {}; apply median {} max {}",
-                times[times.len() / 2],
-                times[times.len() * 95 / 100],
-                times[times.len() - 1],
-                mask_times[mask_times.len() / 2],
-                mask_times[mask_times.len() - 1]
-            );
-        }
-        // the sampler
-        let size = vocabulary.size();
-        let mut state = 7u64;
-        let logits: Vec<f32> = (0..size)
-            .map(|_| {
-                state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-                let a = (state >> 40) as f32 / 16777216.0;
-                state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-                let b = (state >> 40) as f32 / 16777216.0;
-                (-2.0 * (a + 1e-9).ln()).sqrt() * (6.28 * b).cos() * 3.0
-            })
-            .collect();
-        let plain = Sampling::default();
-        for (what, sampling) in [
-            ("greedy", Sampling { temperature: 0.0, ..plain.clone() }),
-            ("plain", plain.clone()),
-            ("top_k 40", Sampling { top_k: 40, ..plain.clone() }),
-            ("top_p .95", Sampling { top_p: 0.95, ..plain.clone() }),
-            ("k40 p.95", Sampling { top_p: 0.95, top_k: 40, temperature: 0.7, ..plain.clone() }),
-            ("min_p .05", Sampling { min_p: 0.05, ..plain.clone() }),
-            ("typical .9", Sampling { typical_p: 0.9, ..plain.clone() }),
-            (
-                "penalties",
-                Sampling {
-                    temperature: 0.0,
-                    presence_penalty: 1.0,
-                    repetition_penalty: 1.1,
-                    ..plain.clone()
-                },
-            ),
-            ("greedy, 5 logprobs", Sampling { temperature: 0.0, logprobs: Some(5), ..plain.clone() }),
-        ] {
-            let mut sampler = Sampler::new(sampling, 0, &[1, 2, 3], vocabulary.ends(), None);
-            let mut row = logits.clone();
-            let mut total = std::time::Duration::ZERO;
-            for _ in 0..50 {
-                row.copy_from_slice(&logits);
-                let started = Instant::now();
-                let next = sampler.next(&mut row).unwrap();
-                total += started.elapsed();
-                std::hint::black_box(next);
-            }
-            println!("  sampler {what}: {:?}", total / 50);
-        }
-    }
-}
-
-fn rss() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/statm").unwrap();
-    status.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096 / 1_000_000
 }

@@ -18,6 +18,14 @@ struct Candidate {
     id: u32,
     logit: f32,
     weight: f32,
+    /// How far its surprise is from the expected one, where that is asked.
+    distance: f32,
+}
+
+impl Candidate {
+    fn new(id: u32, logit: f32) -> Self {
+        Self { id, logit, weight: 0.0, distance: 0.0 }
+    }
 }
 
 /// Room for candidates, used again for each token.
@@ -78,7 +86,7 @@ impl Candidates {
             candidate.weight = scan::weight(candidate.logit, highest, scale);
         }
         if sampling.typical_p < 1.0 {
-            self.keep_typical(sampling.typical_p);
+            self.keep_typical(sampling.typical_p, highest, scale);
             total = None;
         }
         if sampling.top_p < 1.0 {
@@ -118,7 +126,7 @@ impl Candidates {
     fn gather(&mut self, logits: &[f32], floor: f32) {
         self.kept.clear();
         scan::above(logits, floor, |id, logit| {
-            self.kept.push(Candidate { id, logit, weight: 0.0 });
+            self.kept.push(Candidate::new(id, logit));
             floor
         });
     }
@@ -130,7 +138,7 @@ impl Candidates {
         let room = (2 * count).max(GATHERED_MIN);
         let mut floor = f32::NEG_INFINITY;
         scan::above(logits, floor, |id, logit| {
-            self.kept.push(Candidate { id, logit, weight: 0.0 });
+            self.kept.push(Candidate::new(id, logit));
             if self.kept.len() == room {
                 floor = keep_first(&mut self.kept, count);
             }
@@ -140,16 +148,19 @@ impl Candidates {
     }
 
     /// Locally typical sampling (Meister et al. 2022): the tokens whose surprise is nearest to the expected one.
-    fn keep_typical(&mut self, share: f32) {
-        let total = self.total();
-        let surprise = |candidate: &Candidate| (total / f64::from(candidate.weight)).ln();
+    fn keep_typical(&mut self, share: f32, highest: f32, scale: f32) {
         // What has no weight at all has no place in the set either.
         self.kept.retain(|candidate| candidate.weight > 0.0);
+        let total = self.total();
+        let log_total = total.ln();
+        let surprise = |candidate: &Candidate| log_total - f64::from((candidate.logit - highest) * scale);
         let expected: f64 =
             self.kept.iter().map(|candidate| f64::from(candidate.weight) / total * surprise(candidate)).sum();
-        let distance = |candidate: &Candidate| (surprise(candidate) - expected).abs();
+        for candidate in &mut self.kept {
+            candidate.distance = (surprise(candidate) - expected).abs() as f32;
+        }
         let kept = first_holding(&mut self.kept, f64::from(share) * total, |left, right| {
-            distance(left).total_cmp(&distance(right)).then_with(|| by_likelihood(left, right))
+            left.distance.total_cmp(&right.distance).then_with(|| by_likelihood(left, right))
         });
         self.kept.truncate(kept);
     }

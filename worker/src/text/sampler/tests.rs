@@ -199,9 +199,12 @@ fn reference(sampling: &Sampling, logits: &[f32]) -> Vec<u32> {
         // What has no weight has no surprise either.
         ids.retain(|id| weight(id) > 0.0);
         let all = total(&ids);
-        let surprise = |id: &u32| (all / weight(id)).ln();
+        let surprise = |id: &u32| {
+            let scaled = (logits[*id as usize] - highest) * (1.0 / sampling.temperature);
+            all.ln() - f64::from(scaled)
+        };
         let expected: f64 = ids.iter().map(|id| weight(id) / all * surprise(id)).sum();
-        let distance = |id: &u32| (surprise(id) - expected).abs();
+        let distance = |id: &u32| (surprise(id) - expected).abs() as f32;
         ids.sort_by(|left, right| distance(left).total_cmp(&distance(right)).then(likelier(left, right)));
         ids.truncate(holding(&ids, f64::from(sampling.typical_p) * all));
     }
@@ -217,10 +220,7 @@ fn reference(sampling: &Sampling, logits: &[f32]) -> Vec<u32> {
     ids
 }
 
-fn off_or<T: Strategy>(off: f32, on: T) -> impl Strategy<Value = f32>
-where
-    T: Strategy<Value = f32>,
-{
+fn off_or(off: f32, on: impl Strategy<Value = f32>) -> impl Strategy<Value = f32> {
     prop_oneof![Just(off), on]
 }
 
