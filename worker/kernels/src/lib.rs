@@ -9,15 +9,21 @@
 #![expect(unsafe_code, reason = "processor instructions and memory shared by threads are this crate's trade")]
 #![cfg_attr(test, expect(clippy::float_cmp, reason = "results are promised to the bit"))]
 
+pub mod activation;
+pub mod attention;
 pub mod dequantize;
 pub mod float;
 pub mod format;
+pub mod kv;
 pub mod matrix;
+pub mod norm;
 pub mod pool;
 pub mod processor;
+pub mod rope;
 pub mod rows;
 
 mod blocks;
+mod lanes;
 mod memory;
 
 pub use dequantize::dequantize;
