@@ -58,6 +58,7 @@ pub fn run(args: &BenchArgs, config: &ModelConfig) -> Result<Measurement, LoadEr
         gpu: config.gpu,
         context_limit: config.context_limit,
         kv: config.kv,
+        threads: config.threads,
     };
     let mut model = load(&order, &mut |_| {})?;
     let load_seconds = started.elapsed().as_secs_f64();

@@ -12,9 +12,7 @@ pub mod engine;
 pub mod error;
 pub mod file;
 pub mod http;
-pub mod kernels;
 pub mod lifecycle;
-mod parallel;
 pub mod service;
 pub mod text;
 
@@ -119,12 +117,12 @@ async fn tell_hive(service: &Service, port: u16) {
 /// Loads on a thread of its own, which the process does not wait for when it is told to stop in the middle.
 fn start_load(service: &Service) -> Result<oneshot::Receiver<Result<TextModel, LoadError>>, ApiError> {
     let (sender, receiver) = oneshot::channel();
-    let ModelConfig { path, backend, gpu, context_limit, kv, .. } = service.config.model.clone();
+    let ModelConfig { path, backend, gpu, context_limit, kv, threads } = service.config.model.clone();
     let progress = service.lifecycle.reporter();
     std::thread::Builder::new()
         .name("load".to_owned())
         .spawn(move || {
-            let order = LoadOrder { path: &path, backend, gpu, context_limit, kv };
+            let order = LoadOrder { path: &path, backend, gpu, context_limit, kv, threads };
             // The supervisor is gone when the worker was told to stop; nobody wants the model then.
             let _ = sender.send(load(&order, &mut |loading| progress.progress(loading)));
         })

@@ -3,11 +3,9 @@
 //! What is not here: who runs when (`engine`), and the wire (`http`).
 
 pub mod architecture;
-pub mod attention;
+pub mod compute;
 pub mod constraint;
 pub mod decoder;
-pub mod kv;
-pub mod linear;
 pub mod model;
 pub mod output;
 pub mod rope;

@@ -168,7 +168,9 @@ impl AttentionPlan {
         let rows = &self.rows;
         let work = stretch::Work { attention, kv, places, layer, queries, rows, results, stride };
         if self.is_small {
-            self.units.iter().for_each(|unit| work.compute(unit));
+            for unit in &self.units {
+                work.compute(unit);
+            }
         } else {
             let count = self.units.len().div_ceil(self.units_per_task);
             pool.run(count, |task| {

@@ -23,6 +23,7 @@ pub mod rope;
 pub mod rows;
 
 mod blocks;
+mod chunks;
 mod lanes;
 mod memory;
 

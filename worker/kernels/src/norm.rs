@@ -22,6 +22,15 @@ pub fn rms_norm_in_place(row: &mut [f32], weight: &[f32], epsilon: f32) {
     run(Norm { row: row.as_ptr(), weight, epsilon, out: row });
 }
 
+/// Adds `scale` times the norm of `row` to `sum`.
+///
+/// # Panics
+/// If the three are not of one length.
+pub fn add_rms_norm(row: &[f32], weight: &[f32], epsilon: f32, scale: f32, sum: &mut [f32]) {
+    assert!(row.len() == weight.len() && row.len() == sum.len(), "numbers of a norm");
+    run(AddNorm { row, weight, epsilon, scale, sum });
+}
+
 /// What stands at `row` may be `out` itself; each number is read before it is written.
 struct Norm<'a> {
     row: *const f32,
@@ -40,7 +49,7 @@ impl Loop for Norm<'_> {
         let (row, weight, out) = (self.row, self.weight.as_ptr(), self.out.as_mut_ptr());
         // SAFETY: all three hold `len` numbers.
         unsafe {
-            let scale = 1.0 / (mean_square::<L>(row, len) + self.epsilon).sqrt();
+            let scale = inverse_root::<L>(row, len, self.epsilon);
             let scales = L::splat(scale);
             for at in (0..whole).step_by(L::COUNT) {
                 L::load(row.add(at)).mul(scales).mul(L::load(weight.add(at))).store(out.add(at));
@@ -52,12 +61,43 @@ impl Loop for Norm<'_> {
     }
 }
 
-/// In two vectors of sums, the even and the odd ones of the row.
+struct AddNorm<'a> {
+    row: &'a [f32],
+    weight: &'a [f32],
+    epsilon: f32,
+    scale: f32,
+    sum: &'a mut [f32],
+}
+
+impl Loop for AddNorm<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let len = self.weight.len();
+        let whole = len / L::COUNT * L::COUNT;
+        let (row, weight, sum) = (self.row.as_ptr(), self.weight.as_ptr(), self.sum.as_mut_ptr());
+        // SAFETY: all three hold `len` numbers.
+        unsafe {
+            let scale = self.scale * inverse_root::<L>(row, len, self.epsilon);
+            let scales = L::splat(scale);
+            for at in (0..whole).step_by(L::COUNT) {
+                let normed = L::load(row.add(at)).mul(scales).mul(L::load(weight.add(at)));
+                L::load(sum.add(at)).add(normed).store(sum.add(at));
+            }
+            for at in whole..len {
+                *sum.add(at) += *row.add(at) * scale * *weight.add(at);
+            }
+        }
+    }
+}
+
+/// One divided by the root of the mean square, which is summed in two vectors, the even and the odd ones of the row.
 ///
 /// # Safety
 /// `len` numbers lie there.
 #[inline(always)]
-unsafe fn mean_square<L: Lanes>(row: *const f32, len: usize) -> f32 {
+unsafe fn inverse_root<L: Lanes>(row: *const f32, len: usize, epsilon: f32) -> f32 {
     let (mut even, mut odd) = (L::splat(0.0), L::splat(0.0));
     let mut at = 0;
     // SAFETY: the loops stay below `len`.
@@ -72,7 +112,7 @@ unsafe fn mean_square<L: Lanes>(row: *const f32, len: usize) -> f32 {
         for at in at..len {
             sum += *row.add(at) * *row.add(at);
         }
-        sum / len as f32
+        1.0 / (sum / len as f32 + epsilon).sqrt()
     }
 }
 
@@ -101,6 +141,10 @@ mod tests {
             let mut out = vec![0.0; len];
             rms_norm(&row, &weight, 1e-5, &mut out);
             assert_eq!(in_place, out);
+            let mut sum = row.clone();
+            add_rms_norm(&row, &weight, 1e-5, 0.5, &mut sum);
+            let halved = row.iter().zip(&out).map(|(number, normed)| number + 0.5 * normed);
+            assert!(sum.iter().zip(halved).all(|(sum, exact)| (sum - exact).abs() < 1e-6));
         }
     }
 }

@@ -1,72 +1,26 @@
 //! What a GGUF header says about a decoder, for the families that we know. An unknown family is an error, never a guess.
 
+mod family;
+mod rotation;
+
+use kernels::activation::Activation;
+use kernels::rope::RopePairs;
+
+pub use family::{Family, NormPlace};
+pub use rotation::{RopeScaling, Rotation};
+
 use crate::error::LoadError;
 use crate::file::gguf::Metadata;
-
-/// A family of llama-like decoders.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Family {
-    /// Llama, Mistral, SmolLM and all that GGUF files call "llama".
-    Llama,
-    /// Qwen 2 and 2.5.
-    Qwen2,
-    /// Qwen 3 without experts.
-    Qwen3,
-    /// Gemma 3, its text part.
-    Gemma3,
-}
-
-impl Family {
-    const ALL: [(&'static str, Self); 4] =
-        [("llama", Self::Llama), ("qwen2", Self::Qwen2), ("qwen3", Self::Qwen3), ("gemma3", Self::Gemma3)];
-
-    fn from_name(name: &str) -> Result<Self, LoadError> {
-        Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, family)| *family).ok_or_else(|| {
-            let known: Vec<&str> = Self::ALL.iter().map(|(known, _)| *known).collect();
-            LoadError::Unsupported(format!(
-                "the model's architecture is '{name}'; this build knows {}",
-                known.join(", ")
-            ))
-        })
-    }
-}
-
-/// Which elements of a head are rotated together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RopePairs {
-    /// Neighbours: GGUF files of the llama family permute their q and k rows for it.
-    Interleaved,
-    /// Element i with element i + half.
-    Halves,
-}
-
-/// One set of rotation angles.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct RopeScale {
-    /// The base of the geometric series of frequencies.
-    pub base: f32,
-    /// Positions are multiplied by it: 1, or 1 / factor under linear scaling.
-    pub position_scale: f32,
-}
 
 /// Layers that see only the nearest tokens, and how they differ from the others.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SlidingWindow {
     /// Tokens that a layer sees, the present one included.
     pub tokens: usize,
-    /// Of this many layers in a row all are local but the last.
-    pub pattern: usize,
+    /// Of this many layers in a row all are local but the last; if absent, all layers are.
+    pub pattern: Option<usize>,
     /// The angles of the local layers.
-    pub rope: RopeScale,
-}
-
-/// The nonlinearity of the gated feed-forward part.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Activation {
-    /// x · sigmoid(x).
-    Silu,
-    /// The tanh approximation of GELU.
-    GeluTanh,
+    pub rotation: Rotation,
 }
 
 /// Everything that tells one decoder of these families from another, bar the weights.
@@ -93,17 +47,23 @@ pub struct Architecture {
     /// Which elements are rotated together.
     pub rope_pairs: RopePairs,
     /// The angles of the layers that see everything.
-    pub rope: RopeScale,
+    pub rotation: Rotation,
+    /// Of this many layers in a row the last does not rotate.
+    pub unrotated_every: Option<usize>,
     /// The local layers, if there are any.
     pub window: Option<SlidingWindow>,
     /// Scores are q·k times this.
     pub attention_scale: f32,
     /// Scores s become cap · tanh(s / cap).
     pub attention_softcap: Option<f32>,
+    /// Logits are multiplied by this.
+    pub logit_scale: f32,
     /// Logits l become cap · tanh(l / cap).
     pub logit_softcap: Option<f32>,
     /// Token embeddings are multiplied by this.
-    pub embedding_scale: Option<f32>,
+    pub embedding_scale: f32,
+    /// What attention and feed-forward add to the residual stream is multiplied by this.
+    pub residual_scale: f32,
     /// The feed-forward part's nonlinearity.
     pub activation: Activation,
 }
@@ -114,19 +74,26 @@ impl Architecture {
         let name = metadata.required_text("general.architecture")?;
         let family = Family::from_name(name)?;
         let key = |suffix: &str| format!("{name}.{suffix}");
+        let positive =
+            |suffix: &str| Ok::<_, LoadError>(metadata.float(&key(suffix))?.filter(|number| *number > 0.0));
         let hidden = metadata.required_count(&key("embedding_length"))?;
         let heads = metadata
             .uniform_count(&key("attention.head_count"))?
             .ok_or_else(|| LoadError::Corrupted(format!("the header lacks {name}.attention.head_count")))?;
         let kv_heads = metadata.uniform_count(&key("attention.head_count_kv"))?.unwrap_or(heads);
-        let head_dim = match metadata.count(&key("attention.key_length"))? {
-            Some(length) => length,
-            None => hidden.checked_div(heads).unwrap_or(0),
-        };
-        let gemma = family == Family::Gemma3;
+        let mean_head_dim = hidden.checked_div(heads).unwrap_or(0);
+        let head_dim = metadata.count(&key("attention.key_length"))?.unwrap_or(mean_head_dim);
         let layers = metadata.required_count(&key("block_count"))?;
-        // Gemma 3 of 62 layers (27B) scales by the mean head width instead of the true one.
-        let scale_dim = if gemma && layers == 62 { hidden / heads.max(1) } else { head_dim };
+        let context_length = metadata.required_count(&key("context_length"))?;
+        // The largest Gemmas scale by the mean head width instead of the true one.
+        let scale_dim = if family.largest_layers() == Some(layers) { mean_head_dim } else { head_dim };
+        let own_scales = family == Family::Granite;
+        let scale = |suffix: &str| Ok::<_, LoadError>(if own_scales { positive(suffix)? } else { None });
+        let embedding_scale = match scale("embedding_scale")? {
+            None if family.is_gemma() => (hidden as f32).sqrt(),
+            given => given.unwrap_or(1.0),
+        };
+        let rotation = Rotation::read(metadata, name, head_dim, context_length)?;
         let architecture = Self {
             family,
             layers,
@@ -136,15 +103,18 @@ impl Architecture {
             kv_heads,
             head_dim,
             norm_eps: metadata.required_float(&key("attention.layer_norm_rms_epsilon"))?,
-            context_length: metadata.required_count(&key("context_length"))?,
-            rope_pairs: if family == Family::Llama { RopePairs::Interleaved } else { RopePairs::Halves },
-            rope: read_rope(metadata, name)?,
-            window: if gemma { read_window(metadata, name)? } else { None },
-            attention_scale: 1.0 / (scale_dim as f32).sqrt(),
-            attention_softcap: metadata.float(&key("attn_logit_softcapping"))?.filter(|cap| *cap > 0.0),
-            logit_softcap: metadata.float(&key("final_logit_softcapping"))?.filter(|cap| *cap > 0.0),
-            embedding_scale: gemma.then(|| (hidden as f32).sqrt()),
-            activation: if gemma { Activation::GeluTanh } else { Activation::Silu },
+            context_length,
+            rope_pairs: family.rope_pairs(),
+            rotation,
+            unrotated_every: family.unrotated_every(),
+            window: read_window(metadata, name, family, rotation)?,
+            attention_scale: scale("attention.scale")?.unwrap_or(1.0 / (scale_dim as f32).sqrt()),
+            attention_softcap: positive("attn_logit_softcapping")?,
+            logit_scale: scale("logit_scale")?.map_or(1.0, |divisor| 1.0 / divisor),
+            logit_softcap: positive("final_logit_softcapping")?,
+            embedding_scale,
+            residual_scale: scale("residual_scale")?.unwrap_or(1.0),
+            activation: if family.is_gemma() { Activation::GeluTanh } else { Activation::Silu },
         };
         architecture.check(metadata, name)?;
         Ok(architecture)
@@ -172,42 +142,58 @@ impl Architecture {
         {
             return unlike("value heads of another width than its key heads");
         }
-        if metadata
-            .count(&format!("{name}.rope.dimension_count"))?
-            .is_some_and(|count| count != self.head_dim)
-        {
-            return unlike("partial rotary embedding");
+        if self.rotation.dims > self.head_dim || !self.rotation.dims.is_multiple_of(2) {
+            return Err(LoadError::Corrupted(format!(
+                "{} of {} elements of a head cannot be rotated in pairs",
+                self.rotation.dims, self.head_dim
+            )));
         }
         Ok(())
     }
 
     /// Whether a layer sees only the nearest tokens.
     pub fn is_local(&self, layer: usize) -> bool {
-        self.window.is_some_and(|window| layer % window.pattern < window.pattern - 1)
+        self.window.is_some_and(|window| window.pattern.is_none_or(|pattern| layer % pattern < pattern - 1))
+    }
+
+    /// Whether a layer rotates its queries and keys.
+    pub fn rotates(&self, layer: usize) -> bool {
+        self.unrotated_every.is_none_or(|every| !(layer + 1).is_multiple_of(every))
+    }
+
+    /// Elements of all query heads together.
+    pub fn query_width(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Elements of all key heads together.
+    pub fn key_width(&self) -> usize {
+        self.kv_heads * self.head_dim
     }
 }
 
-fn read_rope(metadata: Metadata<'_>, name: &str) -> Result<RopeScale, LoadError> {
-    let base = metadata.float(&format!("{name}.rope.freq_base"))?.unwrap_or(10_000.0);
-    let kind = metadata.text(&format!("{name}.rope.scaling.type"))?;
-    let factor = match kind {
-        None => metadata.float(&format!("{name}.rope.scale_linear"))?,
-        Some("none") => None,
-        Some("linear") => metadata.float(&format!("{name}.rope.scaling.factor"))?,
-        Some(other) => return Err(LoadError::Unsupported(format!("rope scaling of type '{other}'"))),
+fn read_window(
+    metadata: Metadata<'_>,
+    name: &str,
+    family: Family,
+    global: Rotation,
+) -> Result<Option<SlidingWindow>, LoadError> {
+    let read = metadata.count(&format!("{name}.attention.sliding_window"))?;
+    let (default_tokens, default_pattern) = match family {
+        Family::Gemma2 => (Some(4096), Some(2)),
+        Family::Gemma3 => (None, Some(6)),
+        Family::Phi3 => (None, None),
+        _ => return Ok(None),
     };
-    let position_scale = factor.filter(|factor| *factor > 0.0).map_or(1.0, |factor| 1.0 / factor);
-    Ok(RopeScale { base, position_scale })
-}
-
-fn read_window(metadata: Metadata<'_>, name: &str) -> Result<Option<SlidingWindow>, LoadError> {
-    let Some(tokens) =
-        metadata.count(&format!("{name}.attention.sliding_window"))?.filter(|tokens| *tokens > 0)
-    else {
-        return Ok(None);
+    let Some(tokens) = read.or(default_tokens).filter(|tokens| *tokens > 0) else { return Ok(None) };
+    // The files of these families carry neither pattern nor base as a rule.
+    let pattern = metadata.uniform_count(&format!("{name}.attention.sliding_window_pattern"))?;
+    let pattern = pattern.filter(|pattern| *pattern > 0).or(default_pattern);
+    let rotation = if family == Family::Gemma3 {
+        let base = metadata.float(&format!("{name}.rope.freq_base_swa"))?.unwrap_or(10_000.0);
+        Rotation { base, scaling: RopeScaling::None, ..global }
+    } else {
+        global
     };
-    // The files of this family carry neither number as a rule: five local layers to a global one, base 10000.
-    let pattern = metadata.count(&format!("{name}.attention.sliding_window_pattern"))?.unwrap_or(6).max(1);
-    let base = metadata.float(&format!("{name}.rope.freq_base_swa"))?.unwrap_or(10_000.0);
-    Ok(Some(SlidingWindow { tokens, pattern, rope: RopeScale { base, position_scale: 1.0 } }))
+    Ok(Some(SlidingWindow { tokens, pattern, rotation }))
 }

@@ -3,18 +3,19 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use kernels::kv::{KvLayout, KvStore};
+use protocol::ApiError;
 use protocol::worker::{Backend, LoadProgress, LoadStage, Message};
-use protocol::{ApiError, ErrorCode};
 
 use crate::config::{KvConfig, KvFormat};
 use crate::engine::{BLOCK_TOKENS, BlockId, Logits, Model, Span, StepError, blocks_for};
 use crate::error::LoadError;
 use crate::file::ModelFile;
-use crate::parallel::on_pool;
 use crate::text::architecture::Architecture;
+use crate::text::compute::cpu::Cpu;
+use crate::text::compute::tensors::{Card, Tensors};
 use crate::text::constraint::Grammars;
-use crate::text::decoder::{Decoder, DecoderLoader};
-use crate::text::kv::KvPool;
+use crate::text::decoder::{DecoderLoader, EMBEDDINGS, load_ropes};
 use crate::text::template::ChatTemplate;
 use crate::text::tokenizer::Tokenizer;
 use crate::text::vocabulary::Vocabulary;
@@ -46,14 +47,13 @@ pub struct Language {
     pub grammars: Arc<Grammars>,
 }
 
-/// A decoder as the engine wants it.
-#[derive(Debug)]
-pub struct TextWeights {
-    decoder: Decoder,
-    kv: KvPool,
-    backend: Backend,
-    gpu: u32,
-    vocabulary: usize,
+/// A decoder as the engine wants it, wherever it computes.
+pub struct TextWeights(Box<dyn Model>);
+
+impl std::fmt::Debug for TextWeights {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TextWeights({} tokens)", self.0.vocabulary_size())
+    }
 }
 
 /// What to load and where to.
@@ -69,46 +69,54 @@ pub struct LoadOrder<'a> {
     pub context_limit: Option<usize>,
     /// How keys and values are kept.
     pub kv: KvConfig,
+    /// Threads that compute, where the processor does.
+    pub threads: usize,
 }
 
 /// Loads a model, telling `report` how far it is.
 pub fn load(order: &LoadOrder<'_>, report: &mut dyn FnMut(LoadProgress)) -> Result<TextModel, LoadError> {
     report(LoadProgress { stage: LoadStage::ReadingHeader, progress: 0.0, bytes_loaded: 0, bytes_total: 0 });
     let device = crate::device::open(order.backend, order.gpu)?;
-    let file = ModelFile::open(order.path)?;
+    let file = Arc::new(ModelFile::open(order.path)?);
     let architecture = Architecture::read(file.metadata())?;
     let language = Arc::new(read_language(&file, &architecture, order)?);
     let bytes_total = file.weight_bytes();
     let progress =
         |stage, progress, bytes_loaded| LoadProgress { stage, progress, bytes_loaded, bytes_total };
     report(progress(LoadStage::LoadingWeights, 0.0, 0));
-    let decoder = DecoderLoader {
-        file: &file,
-        architecture,
-        device,
-        vocabulary: language.vocabulary.size(),
-        on_bytes: &mut |bytes| {
-            let share = WEIGHTS_SHARE * bytes as f32 / bytes_total.max(1) as f32;
-            report(progress(LoadStage::LoadingWeights, share.min(WEIGHTS_SHARE), bytes));
-        },
-        bytes: 0,
-        prefill_rows: usize::MAX,
-    }
-    .load()?;
-    if order.kv.format != KvFormat::F16 {
-        return Err(LoadError::Unsupported(format!("keys and values cannot be kept as {}", order.kv.format)));
-    }
-    let blocks_max = order.kv.budget_bytes as usize / block_bytes(decoder.architecture());
-    let mut weights = TextWeights {
-        kv: decoder.new_kv(blocks_max.max(1))?,
-        decoder,
-        backend: order.backend,
-        gpu: order.gpu,
-        vocabulary: language.vocabulary.size(),
+    let vocabulary = language.vocabulary.size();
+    let ropes = load_ropes(&file, &architecture, language.context_limit)?;
+    let mut on_bytes = |bytes| {
+        let share = WEIGHTS_SHARE * bytes as f32 / bytes_total.max(1) as f32;
+        report(progress(LoadStage::LoadingWeights, share.min(WEIGHTS_SHARE), bytes));
     };
+    let loader = DecoderLoader::new(&file, &architecture, &mut on_bytes);
+    let decoder: Box<dyn Model> = if order.backend == Backend::Cpu {
+        let kv = kv_store(&architecture, order.kv)?;
+        let cpu = Cpu::new(architecture.clone(), file.clone(), vocabulary, order.threads, kv, ropes);
+        Box::new(loader.load(cpu, vocabulary)?)
+    } else {
+        let card = Card { backend: order.backend, gpu: order.gpu };
+        let embeddings = file.tensor(EMBEDDINGS, &[vocabulary, architecture.hidden])?;
+        let tensors = Tensors::new(architecture.clone(), (device, card), &embeddings, order.kv, ropes)?;
+        Box::new(loader.load(tensors, vocabulary)?)
+    };
+    let mut weights = TextWeights(decoder);
     report(progress(LoadStage::WarmingUp, WEIGHTS_SHARE, bytes_total));
-    weights.warm_up()?;
+    weights.warm_up(language.context_limit)?;
     Ok(TextModel { weights, language })
+}
+
+/// An empty store for keys and values on the processor.
+pub fn kv_store(architecture: &Architecture, kv: KvConfig) -> Result<KvStore, LoadError> {
+    let Architecture { layers, kv_heads, head_dim, .. } = *architecture;
+    let format = match kv.format {
+        KvFormat::F16 => kernels::kv::KvFormat::F16,
+        KvFormat::Q8 => kernels::kv::KvFormat::Q8,
+    };
+    let layout = KvLayout { layers, kv_heads, head_dim, format };
+    let blocks_max = usize::try_from(kv.budget_bytes).unwrap_or(usize::MAX) / layout.block_bytes().max(1);
+    KvStore::new(layout, blocks_max.max(1)).map_err(|error| LoadError::Failed(error.to_string()))
 }
 
 fn read_language(
@@ -143,64 +151,48 @@ impl Language {
 
 impl TextWeights {
     /// Runs one prompt chunk and one token, so that the first request finds memory and threads in place.
-    fn warm_up(&mut self) -> Result<(), LoadError> {
-        let rows = self.prefill_tokens().min(self.blocks_max() * BLOCK_TOKENS - 1);
+    fn warm_up(&mut self, context_limit: usize) -> Result<(), LoadError> {
+        let room = self.blocks_max().saturating_mul(BLOCK_TOKENS).min(context_limit);
+        let rows = self.prefill_tokens().min(room.saturating_sub(1)).max(1);
         let prompt = vec![0; rows];
         let blocks = BlockId::run(0, rows + 1);
         let mut logits = Vec::new();
         for (tokens, position) in [(&prompt[..], 0), (&prompt[..1], rows)] {
-            let span = Span {
-                tokens,
-                position,
-                blocks: &blocks[..blocks_for(position + tokens.len())],
-                logits: Logits::Last,
-            };
-            self.decoder.step(&mut self.kv, &[span], &mut logits)?;
+            let blocks = &blocks[..blocks_for(position + tokens.len())];
+            let span = Span { tokens, position, blocks, logits: Logits::Last };
+            self.step(&[span], &mut logits).map_err(|error| match error {
+                StepError::Batch(message) => LoadError::Failed(message),
+                StepError::Device(error) => LoadError::Failed(error.message),
+            })?;
         }
         Ok(())
     }
-
-    fn step_error(&self, error: &candle_core::Error) -> StepError {
-        let text = error.to_string();
-        let message = text.lines().next().unwrap_or_default();
-        let code = match self.backend {
-            Backend::Cpu => return StepError::Batch(message.to_owned()),
-            Backend::Cuda => ErrorCode::CudaDeviceFailed,
-            Backend::Metal => ErrorCode::MetalDeviceFailed,
-        };
-        let message = format!("{} device {} failed: {message}", self.backend, self.gpu);
-        StepError::Device(ApiError::new(code, message).with_detail("device", self.gpu))
-    }
-}
-
-/// Bytes that the keys and values of one block take in all layers, as f16.
-fn block_bytes(architecture: &Architecture) -> usize {
-    let Architecture { layers, kv_heads, head_dim, .. } = architecture;
-    2 * size_of::<half::f16>() * layers * kv_heads * head_dim * BLOCK_TOKENS
 }
 
 impl Model for TextWeights {
     fn vocabulary_size(&self) -> usize {
-        self.vocabulary
+        self.0.vocabulary_size()
     }
 
     fn block_bytes(&self) -> usize {
-        block_bytes(self.decoder.architecture())
+        self.0.block_bytes()
     }
 
     fn blocks_max(&self) -> usize {
-        self.kv.blocks_max()
+        self.0.blocks_max()
     }
 
     fn prefill_tokens(&self) -> usize {
-        self.decoder.prefill_rows()
+        self.0.prefill_tokens()
     }
 
     fn copy_block(&mut self, from: BlockId, to: BlockId, tokens: usize) -> Result<(), StepError> {
-        self.kv.copy(from, to, tokens).map_err(|error| self.step_error(&error))
+        self.0.copy_block(from, to, tokens)
     }
 
     fn step(&mut self, spans: &[Span<'_>], logits: &mut Vec<f32>) -> Result<(), StepError> {
-        on_pool(|| self.decoder.step(&mut self.kv, spans, logits)).map_err(|error| self.step_error(&error))
+        self.0.step(spans, logits)
     }
 }
+
+const _: () = assert!(BLOCK_TOKENS == kernels::kv::BLOCK_TOKENS, "one size of blocks for all");

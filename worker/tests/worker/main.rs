@@ -10,6 +10,7 @@
 
 mod answers;
 mod batching;
+mod decoder;
 mod lifecycle;
 mod oracle;
 mod oracle_batching;

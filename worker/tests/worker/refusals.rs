@@ -122,14 +122,14 @@ fn a_broken_file_ends_the_process_and_says_what_is_wrong() {
     let mut unaligned = whole.clone();
     let key = b"llama.block_count";
     let at = unaligned.windows(key.len()).position(|window| window == key).unwrap();
-    // Turns the number of layers, of which the file has 3, into 65539.
+    // Turns the number of layers, of which the file has 4, into 65540.
     unaligned[at + key.len() + 6] = 1;
     for (name, bytes, says) in [
         ("empty", &[][..], "MODEL_CORRUPTED"),
         ("text", b"this is no model", "MODEL_CORRUPTED"),
         ("header", &whole[..600], "MODEL_CORRUPTED"),
         ("truncated", &whole[..whole.len() - 5000], "truncated"),
-        ("layers", &unaligned, "the file lacks the tensor blk.3."),
+        ("layers", &unaligned, "the file lacks the tensor blk.4."),
     ] {
         let path = model.path.with_file_name(format!("{name}.gguf"));
         fs::write(&path, bytes).unwrap();

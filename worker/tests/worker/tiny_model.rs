@@ -14,7 +14,8 @@ const FEED_FORWARD: usize = 96;
 const HEADS: usize = 4;
 const KV_HEADS: usize = 2;
 const HEAD_DIM: usize = 32;
-const LAYERS: usize = 3;
+/// Local and global layers, rotated ones and one that is not.
+const LAYERS: usize = 4;
 
 const TEMPLATE: &str = "{% for m in messages %}{% if m.role == 'robot' %}{{ raise_exception('no robots') }}{% endif %}\
     <|turn|>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<|turn|>{% endif %}";
@@ -25,11 +26,20 @@ pub struct TinyModel {
     _folder: tempfile::TempDir,
 }
 
-/// A model of this family ("llama", "qwen2", "qwen3" or "gemma3").
+/// All families.
+pub const FAMILIES: [&str; 10] =
+    ["llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "phi3", "granite", "smollm3", "olmo2"];
+
+/// A model of one of the families.
 pub fn tiny_model(family: &str) -> TinyModel {
+    tiny_model_in(family, if family == "llama" { GgmlDType::Q4_1 } else { GgmlDType::Q8_0 })
+}
+
+/// A model of one of the families, with its weights in this format.
+pub fn tiny_model_in(family: &str, dtype: GgmlDType) -> TinyModel {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(format!("{family}.gguf"));
-    write_model(&path, family, LAYERS, &[]);
+    write_model(&path, family, dtype, LAYERS, &[]);
     TinyModel { path, _folder: folder }
 }
 
@@ -38,16 +48,16 @@ pub fn tiny_model(family: &str) -> TinyModel {
 pub fn slow_model() -> TinyModel {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("slow.gguf");
-    write_model(&path, "llama", 48, &["tokenizer.ggml.eos_token_id"]);
+    write_model(&path, "llama", GgmlDType::Q4_1, 48, &["tokenizer.ggml.eos_token_id"]);
     TinyModel { path, _folder: folder }
 }
 
-fn write_model(path: &Path, family: &str, layers: usize, left_out: &[&str]) {
+fn write_model(path: &Path, family: &str, dtype: GgmlDType, layers: usize, left_out: &[&str]) {
     let tokens = vocabulary();
     let mut metadata = architecture(family, layers);
     metadata.extend(tokenizer(&tokens));
     metadata.retain(|(key, _)| !left_out.contains(&key.as_str()));
-    let tensors = tensors(family, layers, tokens.len());
+    let tensors = tensors(family, dtype, layers, tokens.len());
     let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
     let tensors: Vec<(&str, &QTensor)> =
         tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
@@ -94,16 +104,37 @@ fn architecture(family: &str, layers: usize) -> Vec<(String, Value)> {
     set("attention.key_length", Value::U32(HEAD_DIM as u32));
     set("attention.layer_norm_rms_epsilon", Value::F32(1e-5));
     set("rope.freq_base", Value::F32(10_000.0));
-    if family == "gemma3" {
-        set("attention.sliding_window", Value::U32(8));
+    match family {
+        "gemma2" => {
+            set("attention.sliding_window", Value::U32(8));
+            set("attn_logit_softcapping", Value::F32(2.0));
+            set("final_logit_softcapping", Value::F32(1.0));
+        }
+        "gemma3" => set("attention.sliding_window", Value::U32(8)),
+        "phi3" => {
+            set("attention.sliding_window", Value::U32(20));
+            set("rope.dimension_count", Value::U32(24));
+            set("rope.scaling.attn_factor", Value::F32(1.2));
+            set("rope.scaling.original_context_length", Value::U32(64));
+        }
+        "granite" => {
+            set("embedding_scale", Value::F32(12.0));
+            set("residual_scale", Value::F32(0.22));
+            set("attention.scale", Value::F32(0.1));
+            set("logit_scale", Value::F32(8.0));
+        }
+        "qwen3" => {
+            set("rope.scaling.type", Value::String("yarn".to_owned()));
+            set("rope.scaling.factor", Value::F32(4.0));
+            set("rope.scaling.original_context_length", Value::U32(64));
+        }
+        _ => {}
     }
     metadata
 }
 
-fn tensors(family: &str, layers: usize, vocabulary: usize) -> Vec<(String, QTensor)> {
+fn tensors(family: &str, dtype: GgmlDType, layers: usize, vocabulary: usize) -> Vec<(String, QTensor)> {
     let mut tensors = Vec::new();
-    // Both roads of the CPU: candle's product, and the kernel of our own.
-    let dtype = if family == "llama" { GgmlDType::Q4_1 } else { GgmlDType::Q8_0 };
     let matrix = |out: usize, input: usize, spread: f32| random(&[out, input], 0.0, spread, dtype);
     let norm = |len: usize| random(&[len], 1.0, 0.1, GgmlDType::F32);
     // Embeddings this small leave a tied head undecided between many tokens.
@@ -112,16 +143,32 @@ fn tensors(family: &str, layers: usize, vocabulary: usize) -> Vec<(String, QTens
         tensors.push(("output.weight".to_owned(), matrix(vocabulary, HIDDEN, 0.2)));
     }
     tensors.push(("output_norm.weight".to_owned(), norm(HIDDEN)));
+    if family == "phi3" {
+        for part in ["rope_factors_long.weight", "rope_factors_short.weight"] {
+            tensors.push((part.to_owned(), random(&[12], 2.0, 0.3, GgmlDType::F32)));
+        }
+    }
     for layer in 0..layers {
         let mut add = |part: &str, tensor: QTensor| tensors.push((format!("blk.{layer}.{part}"), tensor));
-        add("attn_norm.weight", norm(HIDDEN));
-        add("attn_q.weight", matrix(HEADS * HEAD_DIM, HIDDEN, 0.1));
-        add("attn_k.weight", matrix(KV_HEADS * HEAD_DIM, HIDDEN, 0.1));
-        add("attn_v.weight", matrix(KV_HEADS * HEAD_DIM, HIDDEN, 0.1));
+        if family != "olmo2" {
+            add("attn_norm.weight", norm(HIDDEN));
+            add("ffn_norm.weight", norm(HIDDEN));
+        }
+        if matches!(family, "gemma2" | "gemma3" | "olmo2") {
+            add("post_attention_norm.weight", norm(HIDDEN));
+            add("post_ffw_norm.weight", norm(HIDDEN));
+        }
+        if family == "phi3" {
+            add("attn_qkv.weight", matrix((HEADS + 2 * KV_HEADS) * HEAD_DIM, HIDDEN, 0.1));
+            add("ffn_up.weight", matrix(2 * FEED_FORWARD, HIDDEN, 0.1));
+        } else {
+            add("attn_q.weight", matrix(HEADS * HEAD_DIM, HIDDEN, 0.1));
+            add("attn_k.weight", matrix(KV_HEADS * HEAD_DIM, HIDDEN, 0.1));
+            add("attn_v.weight", matrix(KV_HEADS * HEAD_DIM, HIDDEN, 0.1));
+            add("ffn_gate.weight", matrix(FEED_FORWARD, HIDDEN, 0.1));
+            add("ffn_up.weight", matrix(FEED_FORWARD, HIDDEN, 0.1));
+        }
         add("attn_output.weight", matrix(HIDDEN, HEADS * HEAD_DIM, 0.1));
-        add("ffn_norm.weight", norm(HIDDEN));
-        add("ffn_gate.weight", matrix(FEED_FORWARD, HIDDEN, 0.1));
-        add("ffn_up.weight", matrix(FEED_FORWARD, HIDDEN, 0.1));
         add("ffn_down.weight", matrix(HIDDEN, FEED_FORWARD, 0.1));
         if family == "qwen2" {
             for (part, heads) in
@@ -134,9 +181,9 @@ fn tensors(family: &str, layers: usize, vocabulary: usize) -> Vec<(String, QTens
             add("attn_q_norm.weight", norm(HEAD_DIM));
             add("attn_k_norm.weight", norm(HEAD_DIM));
         }
-        if family == "gemma3" {
-            add("post_attention_norm.weight", norm(HIDDEN));
-            add("post_ffw_norm.weight", norm(HIDDEN));
+        if family == "olmo2" {
+            add("attn_q_norm.weight", norm(HEADS * HEAD_DIM));
+            add("attn_k_norm.weight", norm(KV_HEADS * HEAD_DIM));
         }
     }
     tensors

@@ -2,14 +2,44 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use crate::engine::{BLOCK_TOKENS, BlockId, Span};
+use crate::engine::{BLOCK_TOKENS, Span};
 
 /// Blocks that a fresh pool has room for.
 const FIRST_BLOCKS: usize = 8;
 
+/// Bytes that the keys and values of one block take in all layers, as f16.
+pub(super) fn block_bytes(layers: usize, kv_heads: usize, head_dim: usize) -> usize {
+    2 * size_of::<half::f16>() * layers * kv_heads * head_dim * BLOCK_TOKENS
+}
+
+/// New tokens of one sequence, and where its tokens lie.
+#[derive(Debug)]
+pub(super) struct Segment {
+    /// Position of the first new token.
+    pub position: usize,
+    /// New tokens.
+    pub count: usize,
+    blocks: Vec<usize>,
+    /// The places of all tokens, up to the last new one.
+    places: Tensor,
+}
+
+impl Segment {
+    pub(super) fn new(span: &Span<'_>, device: &Device) -> Result<Self> {
+        let end = span.position + span.tokens.len();
+        let blocks: Vec<usize> =
+            span.blocks[..end.div_ceil(BLOCK_TOKENS)].iter().map(|block| block.0 as usize).collect();
+        let place =
+            |position: usize| blocks[position / BLOCK_TOKENS] * BLOCK_TOKENS + position % BLOCK_TOKENS;
+        let places: Vec<u32> = (0..end).map(|position| place(position) as u32).collect();
+        let places = Tensor::from_vec(places, end, device)?;
+        Ok(Self { position: span.position, count: span.tokens.len(), blocks, places })
+    }
+}
+
 /// Keys and values of all layers. Memory follows the highest block that was written to.
 #[derive(Debug)]
-pub struct KvPool {
+pub(super) struct KvPool {
     layers: Vec<LayerKv>,
     blocks: usize,
     blocks_max: usize,
@@ -24,7 +54,7 @@ struct LayerKv {
 
 impl KvPool {
     /// An empty pool of at most `blocks_max` blocks.
-    pub fn new(
+    pub(super) fn new(
         layers: usize,
         kv_heads: usize,
         head_dim: usize,
@@ -42,15 +72,14 @@ impl KvPool {
     }
 
     /// Blocks that it may hold.
-    pub fn blocks_max(&self) -> usize {
+    pub(super) fn blocks_max(&self) -> usize {
         self.blocks_max
     }
 
-    /// Makes room for all blocks of these spans.
-    pub fn reserve(&mut self, spans: &[Span<'_>]) -> Result<()> {
-        let needed =
-            spans.iter().flat_map(|span| span.blocks).map(|block| block.0 as usize + 1).max().unwrap_or(0);
-        self.grow(needed)
+    /// Makes room for all blocks of these sequences.
+    pub(super) fn reserve(&mut self, segments: &[Segment]) -> Result<()> {
+        let highest = segments.iter().flat_map(|segment| &segment.blocks).max();
+        self.grow(highest.map_or(0, |block| block + 1))
     }
 
     fn grow(&mut self, needed: usize) -> Result<()> {
@@ -70,50 +99,37 @@ impl KvPool {
     }
 
     /// Copies the first `tokens` tokens of a block.
-    pub fn copy(&mut self, from: BlockId, to: BlockId, tokens: usize) -> Result<()> {
-        self.grow(from.0.max(to.0) as usize + 1)?;
+    pub(super) fn copy(&mut self, from: usize, to: usize, tokens: usize) -> Result<()> {
+        self.grow(from.max(to) + 1)?;
         for tensor in self.layers.iter().flat_map(|layer| [&layer.keys, &layer.values]) {
-            let part = tensor.narrow(1, from.0 as usize * BLOCK_TOKENS, tokens)?.contiguous()?;
-            tensor.slice_set(&part, 1, to.0 as usize * BLOCK_TOKENS)?;
+            let part = tensor.narrow(1, from * BLOCK_TOKENS, tokens)?.contiguous()?;
+            tensor.slice_set(&part, 1, to * BLOCK_TOKENS)?;
         }
         Ok(())
     }
 
-    /// Where the tokens of a sequence lie, up to the span's last one.
-    pub fn places(&self, span: &Span<'_>, device: &Device) -> Result<Tensor> {
-        let end = span.position + span.tokens.len();
-        let places: Vec<u32> = (0..end)
-            .map(|position| {
-                span.blocks[position / BLOCK_TOKENS].0 * BLOCK_TOKENS as u32
-                    + (position % BLOCK_TOKENS) as u32
-            })
-            .collect();
-        Tensor::from_vec(places, end, device)
-    }
-
-    /// Writes a span's keys and values, of shape (kv_heads, tokens, head_dim), into its blocks, and gathers those of its
+    /// Writes a segment's keys and values, of shape (kv_heads, tokens, head_dim), into its blocks, and gathers those of its
     /// whole sequence in their order.
-    pub fn append(
+    pub(super) fn append(
         &self,
         layer: usize,
-        span: &Span<'_>,
-        places: &Tensor,
+        segment: &Segment,
         keys: &Tensor,
         values: &Tensor,
     ) -> Result<(Tensor, Tensor)> {
         let Some(kv) = self.layers.get(layer) else { candle_core::bail!("there is no layer {layer}") };
         let (keys, values) = (keys.to_dtype(DType::F16)?, values.to_dtype(DType::F16)?);
         let mut written = 0;
-        while written < span.tokens.len() {
-            let position = span.position + written;
+        while written < segment.count {
+            let position = segment.position + written;
             let within = position % BLOCK_TOKENS;
-            let count = (BLOCK_TOKENS - within).min(span.tokens.len() - written);
-            let place = span.blocks[position / BLOCK_TOKENS].0 as usize * BLOCK_TOKENS + within;
+            let count = (BLOCK_TOKENS - within).min(segment.count - written);
+            let place = segment.blocks[position / BLOCK_TOKENS] * BLOCK_TOKENS + within;
             kv.keys.slice_set(&keys.narrow(1, written, count)?.contiguous()?, 1, place)?;
             kv.values.slice_set(&values.narrow(1, written, count)?.contiguous()?, 1, place)?;
             written += count;
         }
-        Ok((kv.keys.index_select(places, 1)?, kv.values.index_select(places, 1)?))
+        Ok((kv.keys.index_select(&segment.places, 1)?, kv.values.index_select(&segment.places, 1)?))
     }
 }
 
@@ -127,7 +143,7 @@ fn enlarged(old: &Tensor, tokens: usize) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Logits;
+    use crate::engine::{BlockId, Logits};
 
     #[test]
     fn a_sequence_is_read_in_its_order_wherever_its_blocks_lie() {
@@ -136,12 +152,12 @@ mod tests {
         let append = |pool: &mut KvPool, blocks: &[BlockId], position: usize, count: usize| {
             let tokens = vec![0; count];
             let span = Span { tokens: &tokens, position, blocks, logits: Logits::None };
-            pool.reserve(&[span]).unwrap();
+            let segment = Segment::new(&span, &device).unwrap();
+            pool.reserve(std::slice::from_ref(&segment)).unwrap();
             let numbers: Vec<f32> = (position..position + count).map(|number| number as f32).collect();
             let part = Tensor::from_vec(numbers, (1, count, 1), &device).unwrap();
             let part = part.broadcast_as((2, count, 4)).unwrap().contiguous().unwrap();
-            let places = pool.places(&span, &device).unwrap();
-            let (keys, _) = pool.append(0, &span, &places, &part, &part).unwrap();
+            let (keys, _) = pool.append(0, &segment, &part, &part).unwrap();
             let keys = keys.to_dtype(DType::F32).unwrap().to_vec3::<f32>().unwrap();
             keys[1].iter().map(|token| token[3]).collect::<Vec<f32>>()
         };
@@ -149,9 +165,9 @@ mod tests {
         append(&mut pool, &blocks, 0, 40);
         let read = append(&mut pool, &blocks, 40, 30);
         assert_eq!(read, (0..70).map(|number| number as f32).collect::<Vec<_>>());
-        pool.copy(BlockId(7), BlockId(39), 6).unwrap();
+        pool.copy(7, 39, 6).unwrap();
         let read = append(&mut pool, &[BlockId(33), BlockId(2), BlockId(39)], 70, 1);
         assert_eq!(read, (0..71).map(|number| number as f32).collect::<Vec<_>>());
-        assert!(pool.copy(BlockId(7), BlockId(40), 6).is_err());
+        assert!(pool.copy(7, 40, 6).is_err());
     }
 }
