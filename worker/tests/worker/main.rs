@@ -10,10 +10,12 @@
 
 mod answers;
 mod batching;
+mod constraints;
 mod decoder;
 mod lifecycle;
 mod oracle;
 mod oracle_batching;
 mod process;
 mod refusals;
+mod sampling;
 mod tiny_model;
