@@ -67,10 +67,11 @@ fn plain_products<L: Layout>() -> Products {
     [product::<L, 1>, product::<L, 2>, product::<L, 4>, product::<L, 8>, product::<L, 16>]
 }
 
+/// Where there are 32 registers, eight rows at a time leave room for the codes of a group.
 #[cfg(target_arch = "x86_64")]
 fn avx512_products<L: Layout>() -> Products {
     use super::avx512::product;
-    [product::<L, 1>, product::<L, 2>, product::<L, 4>, product::<L, 8>, product::<L, 16>]
+    [product::<L, 1, 1>, product::<L, 2, 2>, product::<L, 4, 4>, product::<L, 8, 8>, product::<L, 16, 8>]
 }
 
 /// Where there are 16 registers, four rows at a time are as many as have their sums in one.
