@@ -26,7 +26,6 @@ mod step_loop;
 pub use event::{Event, Finish};
 pub use generation::Job;
 pub use handle::Engine;
-pub use output::{Piece, TextParser};
 pub use request::{GenerationRequest, Input, ToolUse};
 pub use slots::{SlotGuard, Slots};
 

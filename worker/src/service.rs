@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::engine::{Engine, Event, GenerationRequest, Input, Job, Slots};
 use crate::lifecycle::Lifecycle;
-use crate::text::model::Language;
+use crate::text::language::{Language, Prepared, Terms};
 
 /// Events that wait for a reader before its sequence pauses.
 const EVENTS_WAITING_MAX: usize = 64;
@@ -155,33 +155,27 @@ impl Service {
             ApiError::new(ErrorCode::AllSlotsBusy, message).with_retry_after_ms(BUSY_RETRY_MS)
         })?;
         request.check_vocabulary(loaded.language.vocabulary.size())?;
-        let grammar = match &request.constraint {
-            Some(constraint) => Some(loaded.language.grammars.get(constraint).await?),
-            None => None,
-        };
-        let Prompt { tokens: prompt, text } = tokenize(loaded.language.clone(), request.input).await?;
-        let max_tokens = fit(prompt.len(), request.max_tokens, loaded.context_limit())?;
+        let sampling = request.sampling.clone();
+        let (request_id, choices, echo) = (request.request_id.clone(), request.choices, request.echo);
+        let wanted = request.max_tokens;
+        let Prompt { tokens: prompt, prepared } = tokenize(loaded.language.clone(), request).await?;
+        let grammar = loaded.language.grammar(&prepared).await?;
+        let max_tokens = fit(prompt.len(), wanted, loaded.context_limit())?;
         let prompt_tokens = prompt.len() as u32;
         let cancel = CancellationToken::new();
-        self.register(
-            request.request_id,
-            default_id,
-            Ending { cancel: cancel.clone(), freed: slot.freed() },
-        )?;
+        self.register(request_id, default_id, Ending { cancel: cancel.clone(), freed: slot.freed() })?;
         let (sender, events) = mpsc::channel(EVENTS_WAITING_MAX);
-        let seed = request.sampling.seed;
-        let choices = request.choices;
+        let seed = sampling.seed;
         let (stop, own_cancel) = (self.stop.clone(), cancel.clone());
         let execution = Execution { prompt_tokens, seed, choices, events, cancel: own_cancel, stop };
         loaded.engine.submit(Job {
             prompt,
-            choices: request.choices,
+            choices,
             max_tokens,
-            sampling: request.sampling,
+            sampling,
             grammar,
-            stop: request.stop,
-            echo: request.echo.then_some(text),
-            parsers: Vec::new(),
+            echo: echo.then_some(prepared.prompt),
+            plan: Arc::new(prepared.plan),
             events: sender,
             cancel,
             slot,
@@ -267,34 +261,36 @@ impl Service {
 /// A prompt as the model reads it.
 struct Prompt {
     tokens: Vec<u32>,
-    text: String,
+    prepared: Prepared,
 }
 
 /// Formats and encodes the input; on a thread of its own, since a long one takes longer than a reactor should wait.
-async fn tokenize(language: Arc<Language>, input: Input) -> Result<Prompt, ApiError> {
+async fn tokenize(language: Arc<Language>, request: GenerationRequest) -> Result<Prompt, ApiError> {
     let encoded = tokio::task::spawn_blocking(move || {
-        let text = match input {
+        let (input, terms) = terms_of(request);
+        let prepared = match input {
             Input::Tokens(tokens) => {
                 let text = language.vocabulary.spell(&tokens);
-                return Ok(Prompt { tokens, text });
+                return Ok(Prompt { tokens, prepared: Prepared::plain(text, terms) });
             }
-            Input::Prompt(prompt) => prompt,
-            Input::Instruction(text) if language.template.is_none() => text,
+            Input::Prompt(prompt) => Prepared::plain(prompt, terms),
+            Input::Instruction(text) if language.template.is_none() => Prepared::plain(text, terms),
             Input::Instruction(content) => {
-                language.render(&[Message { role: "user".to_owned(), content, ..Message::default() }])?
+                let message = Message { role: "user".to_owned(), content, ..Message::default() };
+                language.prepare(&[message], terms)?
             }
             Input::Messages(messages) => {
                 // A template takes its time over texts too.
                 refuse_endless(&language, messages.iter().map(|message| message.content.len()).sum())?;
-                language.render(&messages)?
+                language.prepare(&messages, terms)?
             }
         };
-        refuse_endless(&language, text.len())?;
-        let tokens = language.tokenizer.encode_prompt(&text).map_err(|error| {
+        refuse_endless(&language, prepared.prompt.len())?;
+        let tokens = language.tokenizer.encode_prompt(&prepared.prompt).map_err(|error| {
             tracing::error!(error, "the tokenizer failed");
             ApiError::new(ErrorCode::Internal, "The tokenizer could not encode this text.")
         })?;
-        Ok::<_, ApiError>(Prompt { tokens, text })
+        Ok::<_, ApiError>(Prompt { tokens, prepared })
     });
     let prompt = encoded.await.map_err(|_| ApiError::new(ErrorCode::Internal, "The tokenizer failed."))??;
     if prompt.tokens.is_empty() {
@@ -316,6 +312,21 @@ fn refuse_endless(language: &Language, bytes: usize) -> Result<(), ApiError> {
         .with_param("messages")
         .with_detail("context_length", limit)
         .with_detail("requested_tokens", least + 1))
+}
+
+/// What a request says to, and what it says about the answer.
+fn terms_of(request: GenerationRequest) -> (Input, Terms) {
+    let tools = request.tools.unwrap_or_default();
+    let terms = Terms {
+        tools: tools.tools,
+        tool_choice: tools.choice,
+        is_single_call: !tools.parallel,
+        template_options: request.template_options,
+        constraint: request.constraint,
+        min_tokens: request.sampling.min_tokens,
+        stop: request.stop,
+    };
+    (request.input, terms)
 }
 
 /// How many tokens may be generated, if prompt and answer fit the context together.

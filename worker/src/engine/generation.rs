@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::memory::Reuse;
 use crate::engine::output::Output;
 use crate::engine::sequence::{Sequence, State};
-use crate::engine::{Event, Finish, SlotGuard, TextParser, logprobs};
+use crate::engine::{Event, Finish, SlotGuard, logprobs};
+use crate::text::answer::AnswerPlan;
 use crate::text::constraint::Grammar;
 use crate::text::sampler::{Sampler, Sampling};
 use crate::text::vocabulary::Vocabulary;
@@ -31,12 +32,10 @@ pub struct Job {
     pub sampling: Sampling,
     /// What the answer must be.
     pub grammar: Option<Arc<Grammar>>,
-    /// Generation ends before any of these.
-    pub stop: Vec<String>,
+    /// How answers are read: what ends them, and what in them is thought and what calls.
+    pub plan: Arc<AnswerPlan>,
     /// The prompt's text, if it is to be told first, with its tokens' log probabilities if those are wanted.
     pub echo: Option<String>,
-    /// For each choice, what tells apart what it says, thinks and calls; a choice without one only says.
-    pub parsers: Vec<Box<dyn TextParser>>,
     /// Where the events go. A closed channel cancels; a full one makes this generation wait, and no other.
     pub events: mpsc::Sender<Event>,
     /// Cancels within one step.
@@ -75,11 +74,10 @@ struct Echo {
 
 impl Generation {
     pub(super) fn new(job: Job, vocabulary: &Arc<Vocabulary>) -> Self {
-        let mut parsers = job.parsers.into_iter();
         let choices = (0..job.choices)
             .map(|choice| {
                 let state = if choice == 0 { State::Active } else { State::AwaitsPrompt };
-                let output = Output::new(choice, vocabulary.clone(), job.stop.clone(), parsers.next());
+                let output = Output::new(choice, vocabulary.clone(), job.plan.clone());
                 let guide = job.grammar.as_ref().map(|grammar| grammar.guide());
                 let sampler =
                     Sampler::new(job.sampling.clone(), choice, &job.prompt, vocabulary.ends(), guide);

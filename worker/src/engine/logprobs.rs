@@ -1,15 +1,16 @@
 //! Log probabilities as the wire tells them: with the tokens' texts and bytes.
 
-use protocol::events::{LikelyToken, TokenLogprob};
+use protocol::events::TokenLogprob;
 
+use crate::text::answer::likely_token;
 use crate::text::sampler::{Chosen, log_probabilities};
 use crate::text::vocabulary::Vocabulary;
 
 /// A token that the sampler chose and told the log probability of.
 pub(super) fn of_chosen(chosen: &Chosen, vocabulary: &Vocabulary) -> TokenLogprob {
     TokenLogprob {
-        token: named(chosen.token, chosen.logprob, vocabulary),
-        top: chosen.top.iter().map(|(id, logprob)| named(*id, Some(*logprob), vocabulary)).collect(),
+        token: likely_token(vocabulary, chosen.token, chosen.logprob),
+        top: chosen.top.iter().map(|(id, logprob)| likely_token(vocabulary, *id, Some(*logprob))).collect(),
     }
 }
 
@@ -22,12 +23,6 @@ pub(super) fn of_prompt(
 ) -> TokenLogprob {
     match logits {
         Some(logits) => of_chosen(&log_probabilities(logits, token, top), vocabulary),
-        None => TokenLogprob { token: named(token, None, vocabulary), top: Vec::new() },
+        None => TokenLogprob { token: likely_token(vocabulary, token, None), top: Vec::new() },
     }
-}
-
-fn named(id: u32, logprob: Option<f32>, vocabulary: &Vocabulary) -> LikelyToken {
-    let mut bytes = Vec::new();
-    vocabulary.append_bytes(id, &mut bytes);
-    LikelyToken { id, text: String::from_utf8_lossy(&bytes).into_owned(), bytes, logprob }
 }

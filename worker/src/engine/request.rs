@@ -47,8 +47,8 @@ pub enum Input {
     Messages(Vec<Message>),
 }
 
-/// Tools that a model may call, at least one of them.
-#[derive(Debug, Clone, PartialEq)]
+/// Tools that a model may call.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct ToolUse {
     /// The tools; no two of one name.
     pub tools: Vec<Tool>,
@@ -75,8 +75,7 @@ pub struct GenerationRequest {
     pub choices: u32,
     /// Whether the prompt is told first.
     pub echo: bool,
-    /// What the answer must be. Never together with tools: what a call looks like is the model's, what the answer looks
-    /// like the caller's, and a text that is now one and now the other would keep neither promise.
+    /// What the answer must be, if it is not calls.
     pub constraint: Option<Constraint>,
     /// Tools that are shown to the model; none where none may be called.
     pub tools: Option<ToolUse>,
@@ -105,11 +104,6 @@ impl TryFrom<ExecuteRequest> for GenerationRequest {
         if wire.echo && !has_prompt {
             let message = "'echo' tells a 'prompt' or 'prompt_tokens'; a conversation has neither.";
             return Err(ApiError::invalid("echo", message));
-        }
-        if let (Some(_), Some(_)) = (&wire.constraint, &tools) {
-            let message = "'constraint' and tools that may be called exclude each other; \
-                           leave one of them out, or set 'tool_choice' to none.";
-            return Err(ApiError::invalid("constraint", message));
         }
         if let Some(max_tokens) = wire.max_tokens
             && sampling.min_tokens > max_tokens as usize

@@ -6,8 +6,9 @@ use protocol::ApiError;
 use protocol::events::FinishReason;
 
 use crate::engine::memory::BlockTable;
-use crate::engine::output::{Output, Progress};
+use crate::engine::output::Output;
 use crate::engine::{Event, Logits, Span, logprobs};
+use crate::text::answer::Progress;
 use crate::text::sampler::{Next, Sampler};
 use crate::text::vocabulary::Vocabulary;
 
@@ -38,7 +39,6 @@ pub(super) struct Sequence {
     max_tokens: usize,
     sampler: Sampler,
     output: Output,
-    reasoning_tokens: usize,
 }
 
 impl Sequence {
@@ -59,7 +59,6 @@ impl Sequence {
             max_tokens,
             sampler,
             output,
-            reasoning_tokens: 0,
         }
     }
 
@@ -75,7 +74,7 @@ impl Sequence {
 
     /// Tokens of the answer that were thought.
     pub(super) fn reasoning_tokens(&self) -> usize {
-        self.reasoning_tokens
+        self.output.reasoning_tokens()
     }
 
     /// Whether it takes part in steps, given memory.
@@ -111,9 +110,6 @@ impl Sequence {
             self.end(FinishReason::Length, events);
             return Ok(());
         }
-        if !self.sampler.must_go_on() {
-            self.output.heed_stops();
-        }
         let Next::Token(chosen) = self.sampler.next(logits)? else {
             self.end(FinishReason::Stop, events);
             return Ok(());
@@ -121,8 +117,7 @@ impl Sequence {
         let logprob = chosen.logprob.map(|_| logprobs::of_chosen(&chosen, vocabulary));
         self.tokens.push(chosen.token);
         let progress = self.output.push(chosen.token, logprob, events);
-        self.reasoning_tokens += usize::from(self.output.is_reasoning());
-        if progress == Progress::Stopped || self.sampler.is_over() {
+        if progress == Progress::Ended || self.sampler.is_over() {
             self.end(FinishReason::Stop, events);
         } else if self.generated() == self.max_tokens {
             self.end(FinishReason::Length, events);
@@ -144,7 +139,7 @@ impl Sequence {
             return;
         }
         self.output.finish(events);
-        let called = reason == FinishReason::Stop && self.output.called_tools();
+        let called = reason == FinishReason::Stop && self.output.has_called();
         self.state = State::Ended(if called { FinishReason::ToolCalls } else { reason });
     }
 }

@@ -4,8 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kernels::kv::{KvLayout, KvStore};
-use protocol::ApiError;
-use protocol::worker::{Backend, LoadProgress, LoadStage, Message};
+use protocol::worker::{Backend, LoadProgress, LoadStage};
 
 use crate::config::{KvConfig, KvFormat};
 use crate::engine::{BLOCK_TOKENS, BlockId, Logits, Model, Span, StepError, blocks_for};
@@ -14,8 +13,8 @@ use crate::file::ModelFile;
 use crate::text::architecture::Architecture;
 use crate::text::compute::cpu::Cpu;
 use crate::text::compute::tensors::{Card, Tensors};
-use crate::text::constraint::Grammars;
 use crate::text::decoder::{DecoderLoader, EMBEDDINGS, load_ropes};
+use crate::text::language::Language;
 use crate::text::template::ChatTemplate;
 use crate::text::tokenizer::Tokenizer;
 use crate::text::vocabulary::Vocabulary;
@@ -30,21 +29,6 @@ pub struct TextModel {
     pub weights: TextWeights,
     /// The part that turns text into tokens and back.
     pub language: Arc<Language>,
-}
-
-/// What is needed to turn a request into tokens and tokens into text.
-#[derive(Debug)]
-pub struct Language {
-    /// The tokens.
-    pub vocabulary: Arc<Vocabulary>,
-    /// Text to tokens.
-    pub tokenizer: Tokenizer,
-    /// Conversations to text; models that were not trained to chat have none.
-    pub template: Option<ChatTemplate>,
-    /// Tokens that prompt and answer may hold together.
-    pub context_limit: usize,
-    /// What answers can be constrained to.
-    pub grammars: Arc<Grammars>,
 }
 
 /// A decoder as the engine wants it, wherever it computes.
@@ -134,19 +118,7 @@ fn read_language(
         .transpose()?;
     let trained = architecture.context_length;
     let context_limit = order.context_limit.map_or(trained, |limit| limit.min(trained));
-    let grammars = Arc::new(Grammars::new(vocabulary.clone()));
-    Ok(Language { vocabulary, tokenizer, template, context_limit, grammars })
-}
-
-impl Language {
-    /// The prompt that the model's own template makes of a conversation.
-    pub fn render(&self, messages: &[Message]) -> Result<String, ApiError> {
-        match &self.template {
-            Some(template) => template.render(messages),
-            None => Err(ApiError::invalid("messages", "This model has no chat template.")
-                .with_action("Send 'prompt' instead, or use a model that is made for conversations.")),
-        }
-    }
+    Ok(Language::new(vocabulary, tokenizer, template, context_limit))
 }
 
 impl TextWeights {

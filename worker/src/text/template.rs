@@ -7,11 +7,12 @@ use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::{Environment, Error, ErrorKind, Value, context};
-use protocol::worker::Message;
+use minijinja::{Environment, Error, ErrorKind, Value};
+use protocol::worker::{Message, Tool};
 use protocol::{ApiError, ErrorCode};
 use serde::Serialize;
 use serde_json::ser::Formatter;
+use serde_json::{Map, json};
 
 use crate::error::LoadError;
 
@@ -28,8 +29,20 @@ const NAME: &str = "chat";
 #[derive(Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
+    source: String,
     bos_token: String,
     eos_token: String,
+}
+
+/// What a template is given.
+#[derive(Debug, Clone, Copy)]
+pub struct Conversation<'a> {
+    /// The turns so far.
+    pub messages: &'a [Message],
+    /// Tools that the model is told of.
+    pub tools: &'a [Tool],
+    /// Further names that the template sees.
+    pub options: &'a Map<String, serde_json::Value>,
 }
 
 /// What a template said by `raise_exception`.
@@ -65,28 +78,87 @@ impl ChatTemplate {
         environment.add_template_owned(NAME, source.to_owned()).map_err(|error| {
             LoadError::Unsupported(format!("the chat template does not compile: {error}"))
         })?;
-        Ok(Self { environment, bos_token: bos_token.to_owned(), eos_token: eos_token.to_owned() })
+        Ok(Self {
+            environment,
+            source: source.to_owned(),
+            bos_token: bos_token.to_owned(),
+            eos_token: eos_token.to_owned(),
+        })
+    }
+
+    /// The source.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Whether the template reads this name.
+    pub fn reads(&self, name: &str) -> bool {
+        let template = self.environment.get_template(NAME);
+        template.is_ok_and(|template| template.undeclared_variables(false).contains(name))
     }
 
     /// Renders a conversation up to where the model's answer begins.
-    pub fn render(&self, messages: &[Message]) -> Result<String, ApiError> {
-        let none = Value::from(());
-        let messages: Vec<Value> = messages
-            .iter()
-            .map(|message| context! { role => message.role.as_str(), content => message.content.as_str() })
-            .collect();
-        let rendered = self.environment.get_template(NAME).and_then(|template| {
-            template.render(context! {
-                messages,
-                add_generation_prompt => true,
-                bos_token => self.bos_token.as_str(),
-                eos_token => self.eos_token.as_str(),
-                tools => none.clone(),
-                documents => none,
-            })
-        });
-        rendered.map_err(|error| refused(&error))
+    pub fn render(&self, conversation: &Conversation<'_>) -> Result<String, ApiError> {
+        // A caller's names come first: none of them takes the place of what is ours.
+        let mut names: Map<String, serde_json::Value> = conversation.options.clone();
+        let messages: Vec<serde_json::Value> = conversation.messages.iter().map(turn).collect();
+        let tools: Vec<serde_json::Value> = conversation.tools.iter().map(tool_value).collect();
+        names.insert("messages".to_owned(), messages.into());
+        names.insert("add_generation_prompt".to_owned(), true.into());
+        names.insert("bos_token".to_owned(), self.bos_token.as_str().into());
+        names.insert("eos_token".to_owned(), self.eos_token.as_str().into());
+        names.insert("tools".to_owned(), if tools.is_empty() { ().into() } else { tools.into() });
+        names.insert("documents".to_owned(), ().into());
+        let template = self.environment.get_template(NAME);
+        template
+            .and_then(|template| template.render(minijinja::value::Serde(names)))
+            .map_err(|error| refused(&error))
     }
+}
+
+/// A turn in the shape that templates are written for: OpenAI's, with arguments as objects.
+fn turn(message: &Message) -> serde_json::Value {
+    let mut turn = json!({"role": message.role, "content": message.content});
+    if !message.tool_calls.is_empty() {
+        let calls = message.tool_calls.iter().map(|call| {
+            // What is no JSON goes as the text that it is.
+            let arguments = serde_json::from_str(&call.arguments)
+                .unwrap_or_else(|_| serde_json::Value::from(call.arguments.as_str()));
+            json!({"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}})
+        });
+        turn["tool_calls"] = calls.collect();
+    }
+    let further = [
+        ("tool_call_id", &message.tool_call_id),
+        ("name", &message.name),
+        ("reasoning_content", &message.reasoning),
+    ];
+    for (key, value) in further {
+        if let Some(value) = value {
+            turn[key] = value.as_str().into();
+        }
+    }
+    turn
+}
+
+/// A tool in the shape that templates are written for.
+fn tool_value(tool: &Tool) -> serde_json::Value {
+    let no_arguments = || json!({"type": "object", "properties": {}});
+    let mut function = json!({"name": tool.name});
+    if let Some(description) = &tool.description {
+        function["description"] = description.as_str().into();
+    }
+    function["parameters"] = tool.parameters.clone().unwrap_or_else(no_arguments);
+    json!({"type": "function", "function": function})
+}
+
+/// A tool as one line of JSON in Python's manner.
+pub fn tool_json(tool: &Tool) -> String {
+    let mut bytes = Vec::new();
+    let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, PythonFormatter);
+    // A value that came from JSON can be written as JSON.
+    let _ = tool_value(tool).serialize(&mut serializer);
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// A template fails over what it is given: the caller is told, in the template's own words if it has any.
@@ -241,7 +313,53 @@ mod tests {
     }
 
     fn render(source: &str, messages: &[Message]) -> Result<String, ApiError> {
-        ChatTemplate::compile(source, "<s>", "</s>").unwrap().render(messages)
+        render_with(source, messages, &[], &json!({}))
+    }
+
+    fn render_with(
+        source: &str,
+        messages: &[Message],
+        tools: &[Tool],
+        options: &serde_json::Value,
+    ) -> Result<String, ApiError> {
+        let options = options.as_object().unwrap();
+        let template = ChatTemplate::compile(source, "<s>", "</s>").unwrap();
+        template.render(&Conversation { messages, tools, options })
+    }
+
+    #[test]
+    fn tools_calls_and_answers_have_openais_shape() {
+        let call = protocol::worker::ToolCall {
+            id: "call_1".to_owned(),
+            name: "f".to_owned(),
+            arguments: r#"{"b": 1, "a": "x"}"#.to_owned(),
+        };
+        let asked =
+            Message { tool_calls: vec![call], reasoning: Some("hm".to_owned()), ..message("assistant", "") };
+        let answered = Message {
+            tool_call_id: Some("call_1".to_owned()),
+            name: Some("f".to_owned()),
+            ..message("tool", "done")
+        };
+        let tool = Tool { name: "f".to_owned(), description: None, parameters: None, strict: true };
+        let source = "{{ tools | tojson }}|{% for m in messages %}{% if m.tool_calls %}{{ m.reasoning_content }}\
+                      {% for c in m.tool_calls %}{{ c.function.name }}{{ c.function.arguments | tojson }}{% endfor %}\
+                      {% else %}{{ m.tool_call_id }} {{ m.name }} {{ m.content }}{% endif %}|{% endfor %}";
+        assert_eq!(
+            render_with(source, &[asked, answered], &[tool], &json!({})).unwrap(),
+            r#"[{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}]|"#.to_owned()
+                + r#"hmf{"b": 1, "a": "x"}|call_1 f done|"#
+        );
+    }
+
+    #[test]
+    fn a_callers_names_reach_the_template_and_replace_none_of_ours() {
+        let source =
+            "{{ enable_thinking }} {{ messages | length }} {{ tools is none }} {{ documents is none }}";
+        let options = json!({"enable_thinking": false, "messages": [1, 2, 3]});
+        assert_eq!(render_with(source, &[message("user", "x")], &[], &options).unwrap(), "False 1 True True");
+        let template = ChatTemplate::compile(source, "", "").unwrap();
+        assert!(template.reads("tools") && template.reads("enable_thinking") && !template.reads("bos_token"));
     }
 
     #[test]

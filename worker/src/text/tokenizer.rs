@@ -115,6 +115,15 @@ impl Tokenizer {
     }
 }
 
+#[cfg(test)]
+impl Tokenizer {
+    /// A tokenizer that finds special tokens and leaves all else to SentencePiece's way.
+    pub fn of_bytes(vocabulary: Arc<Vocabulary>) -> Self {
+        let special = SpecialTokens::new(&vocabulary).unwrap();
+        Self { vocabulary, algorithm: Algorithm::SentencePiece, special }
+    }
+}
+
 /// The tokens that are looked for in a text before it is encoded.
 #[derive(Debug)]
 struct SpecialTokens {

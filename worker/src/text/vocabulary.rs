@@ -268,6 +268,11 @@ impl Vocabulary {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
+    /// Appends a token's text as the file spells it: what a control token is known by.
+    pub fn append_spelling(&self, id: u32, bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(self.text(id).unwrap_or_default().as_bytes());
+    }
+
     /// Appends the bytes that a generated token stands for; control tokens stand for none.
     pub fn append_bytes(&self, id: u32, bytes: &mut Vec<u8>) {
         let (Some(text), Some(kind)) = (self.text(id), self.kind(id)) else { return };
@@ -288,6 +293,37 @@ impl Vocabulary {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+impl Vocabulary {
+    /// A vocabulary of these texts, spelled as GPT-2 does.
+    pub fn of_texts(texts: &[(&str, TokenKind)]) -> Self {
+        let tokens: Vec<Arc<str>> = texts.iter().map(|(text, _)| Arc::from(*text)).collect();
+        let unescape = byte_alphabet().into_iter().enumerate().map(|(byte, sign)| (sign, byte as u8));
+        Self {
+            spelling: Spelling::ByteLevel,
+            ids: tokens.iter().enumerate().map(|(id, token)| (token.clone(), id as u32)).collect(),
+            kinds: texts.iter().map(|(_, kind)| *kind).collect(),
+            scores: vec![0.0; tokens.len()],
+            tokens,
+            ends: Vec::new(),
+            bos: None,
+            eos: None,
+            unknown: None,
+            add_bos: false,
+            add_eos: false,
+            add_space_prefix: false,
+            unescape: unescape.collect(),
+        }
+    }
+
+    /// A vocabulary of all bytes, so that the ids of its first tokens are bytes, and of further tokens.
+    pub fn of_bytes(further: &[(&str, TokenKind)]) -> Self {
+        let alphabet: Vec<String> = byte_alphabet().iter().map(char::to_string).collect();
+        let bytes = alphabet.iter().map(|sign| (sign.as_str(), TokenKind::Normal));
+        Self::of_texts(&bytes.chain(further.iter().copied()).collect::<Vec<_>>())
     }
 }
 

@@ -91,7 +91,6 @@ fn tools_have_names_messages_and_a_choice_that_fits() {
         (json!({"tool_choice": "required"}), "tool_choice"),
         (json!({"tool_choice": {"named": "f"}}), "tool_choice"),
         (json!({"tools": [tool("g")], "tool_choice": {"named": "f"}}), "tool_choice"),
-        (json!({"tools": [tool("g")], "constraint": {"type": "json_object"}}), "constraint"),
     ] {
         assert_refused(&chat(&extra), param);
     }
