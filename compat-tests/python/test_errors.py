@@ -24,9 +24,6 @@ def test_an_error_before_the_first_byte_is_a_status_for_streams_too(ask, stream)
         ask(model="no-such-model", stream=stream)
 
 
-TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
-
-
 @pytest.mark.parametrize(
     ("param", "value"),
     [
@@ -34,15 +31,15 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "ob
         ("temperature", -0.1),
         ("top_p", -0.1),
         ("top_p", 1.5),
-        ("n", 2),
+        ("n", 0),
+        ("n", 129),
         ("stop", ["a", "b", "c", "d", "e"]),
-        ("frequency_penalty", 1),
-        ("presence_penalty", -1),
-        ("logit_bias", {"50": 1}),
-        ("logprobs", True),
+        ("frequency_penalty", 2.5),
+        ("presence_penalty", -3),
+        ("logit_bias", {"word": 1}),
         ("top_logprobs", 2),
-        ("response_format", {"type": "json_object"}),
-        ("tools", [TOOL]),
+        ("reasoning_effort", "enormous"),
+        ("web_search_options", {}),
         ("modalities", ["text", "audio"]),
     ],
 )

@@ -41,6 +41,7 @@ const BODY_LIMIT_BYTES: usize = 32 * 1024 * 1024;
 fn openai_routes() -> Routes {
     OpenApiRouter::new()
         .routes(routes!(openai::chat::create))
+        .routes(routes!(openai::completions::create))
         .routes(routes!(openai::models::list))
         .routes(routes!(openai::models::retrieve))
 }

@@ -15,9 +15,11 @@ use tokio_util::sync::CancellationToken;
 use crate::hives::Hives;
 use crate::scheduler::{Demand, Scheduler};
 
-pub use collect::{Completed, collect};
-pub use relay::{ChunkWriter, chat_finish_reason, chat_usage, comment};
-pub use request::{InferenceRequest, chat_request, task_request};
+pub use collect::{Completed, Parts, collect};
+pub use relay::{
+    ChatWriter, CompletionWriter, FrameWriter, Head, best_choices, chat_completion, comment, completion,
+};
+pub use request::{InferenceRequest, chat_request, completion_order, task_request};
 pub use run::Run;
 
 /// All that a request needs to be answered.

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use crate::inference::Run;
+use crate::inference::{Parts, Run};
 
 /// Ended jobs that are kept for readers, and their events in all; the oldest go first.
 const KEPT_JOBS: usize = 1000;
@@ -128,11 +128,19 @@ impl Job {
             created_at_ms: self.created_at_ms,
             finished_at_ms: log.finished_at_ms,
             output: String::new(),
+            reasoning: String::new(),
+            tool_calls: Vec::new(),
             finish_reason: None,
             usage: None,
             error: None,
         };
         log.events.iter().for_each(|event| tell(&mut view, event));
+        let mut parts = Parts::new(1);
+        log.events.iter().for_each(|event| parts.take(event));
+        if let Some(answer) = parts.choices.pop() {
+            (view.output, view.reasoning, view.tool_calls) =
+                (answer.text, answer.reasoning, answer.tool_calls);
+        }
         view
     }
 
@@ -196,12 +204,13 @@ impl Job {
     }
 }
 
-/// Adds to a view what an event tells.
+/// Adds to a view what an event tells of the task, its answer aside.
 fn tell(view: &mut TaskView, event: &TaskEvent) {
     match event {
         TaskEvent::Queued(_)
         | TaskEvent::Narration(_)
         | TaskEvent::Prompt(_)
+        | TaskEvent::Token(_)
         | TaskEvent::Reasoning(_)
         | TaskEvent::ToolCall(_) => {}
         TaskEvent::Started(started) => {
@@ -209,7 +218,6 @@ fn tell(view: &mut TaskView, event: &TaskEvent) {
             view.worker_id = Some(started.worker_id.clone());
             view.seed = Some(started.seed);
         }
-        TaskEvent::Token(token) => view.output.push_str(&token.token),
         TaskEvent::End(end) => {
             let was_cancelled = end.finish_reason == FinishReason::Cancelled;
             view.status = if was_cancelled { TaskStatus::Cancelled } else { TaskStatus::Completed };

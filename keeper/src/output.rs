@@ -44,6 +44,13 @@ impl Output {
         let _ = writeln!(std::io::stderr(), "{text}");
     }
 
+    /// What a model thinks before it answers, as it comes; nothing where answers are JSON, which holds it.
+    pub(crate) fn whisper(self, text: &str) {
+        if !self.json {
+            let _ = write!(std::io::stderr(), "{text}");
+        }
+    }
+
     /// Why the command failed and what to do.
     pub(crate) fn failure(self, failure: &Failure) {
         let error = failure.error();

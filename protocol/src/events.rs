@@ -200,6 +200,13 @@ pub struct End {
     pub timings: Timings,
 }
 
+impl End {
+    /// Why the answer of this number ended.
+    pub fn finish_reason_of(&self, choice: usize) -> FinishReason {
+        self.finish_reasons.get(choice).copied().unwrap_or(self.finish_reason)
+    }
+}
+
 impl TaskEvent {
     /// Whether no event comes after this one.
     pub const fn is_last(&self) -> bool {

@@ -1,11 +1,13 @@
 //! The /v2 task queue: what is submitted and what is told of it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::events::{FinishReason, TokenUsage};
-use crate::worker::Message;
+use crate::worker::{Constraint, Message, Tool, ToolCall, ToolChoice};
 use crate::{ApiError, JobId, WorkerId};
 
 /// Body of POST /v2/tasks. Fields of the contract that this version does not honour are refused by name. Exactly one of `prompt` and `messages` is given.
@@ -33,12 +35,58 @@ pub struct TaskRequest {
     /// Only this many of the likeliest tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top_k: Option<u32>,
+    /// Only tokens at least this times as probable as the likeliest one; 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_p: Option<f32>,
+    /// Locally typical sampling, 0 to 1; 1 (off) if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub typical_p: Option<f32>,
+    /// -2 to 2; 0 if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub presence_penalty: Option<f32>,
+    /// -2 to 2; 0 if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frequency_penalty: Option<f32>,
+    /// Divides the positive and multiplies the negative logits of tokens that have been seen; above 0 to 10.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repetition_penalty: Option<f32>,
+    /// Added to the logits of these tokens; -100 to 100 each.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub logit_bias: BTreeMap<u32, f32>,
     /// Chosen and recorded if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
     /// Generation ends before any of these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop: Option<Vec<String>>,
+    /// Must be absent or 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub n: Option<u32>,
+    /// Tokens before which neither an end of turn nor a stop string ends the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_tokens: Option<u32>,
+    /// Whether generation goes on past an end of turn, to `max_tokens`.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub ignore_eos: bool,
+    /// Tell each token's log probability in its event, and those of this many of the likeliest; 0 to 20.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logprobs: Option<u32>,
+    /// What the answer must be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub constraint: Option<Constraint>,
+    /// Tools that the model may call; with `messages` only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tools: Vec<Tool>,
+    /// Which of them it must or must not call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_choice: Option<ToolChoice>,
+    /// Whether the answer may call several tools; true if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parallel_tool_calls: Option<bool>,
+    /// Further names that the chat template sees, such as `enable_thinking`.
+    #[schema(value_type = Option<Object>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template_options: Option<serde_json::Map<String, Value>>,
     /// What kind of work it is.
     #[serde(default)]
     pub kind: TaskKind,
@@ -65,6 +113,11 @@ pub struct TaskRequest {
     /// The node that must run it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// A task's kind.
@@ -159,6 +212,12 @@ pub struct TaskView {
     pub finished_at_ms: Option<u64>,
     /// The text so far, or in full.
     pub output: String,
+    /// What the model thought first, where its template marks that.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reasoning: String,
+    /// The calls it made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCall>,
     /// Why generation ended.
     pub finish_reason: Option<FinishReason>,
     /// What it consumed.

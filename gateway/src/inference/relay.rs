@@ -1,107 +1,32 @@
-//! A worker's events as chunks of an OpenAI stream, written as they come.
+//! Workers' events as OpenAI's answers: whole, or as chunks that are written as they come.
+
+mod chat;
+mod completion;
+mod words;
 
 use bytes::Bytes;
-use protocol::events::{FinishReason, TokenUsage};
-use protocol::openai::chat::{ChatCompletionChunk, ChatFinishReason, ChunkChoice, Delta, Role, Usage};
 use protocol::{ApiError, ErrorEnvelope, TaskEvent};
 
-/// Where the text goes in a chunk that is written once and used for every token.
-const SLOT: &str = "\u{0}";
+pub use chat::{ChatWriter, chat_completion};
+pub use completion::{CompletionWriter, best_choices, completion};
 
-/// Writes the frames of one stream.
-pub struct ChunkWriter {
-    frame: ChatCompletionChunk,
-    /// The bytes of a token's frame before and after its text.
-    token_frame: (String, String),
-    include_usage: bool,
+/// What is the same in all chunks of a stream, and in an answer.
+#[derive(Debug, Clone)]
+pub struct Head {
+    /// The answer's id.
+    pub id: String,
+    /// Seconds since 1970.
+    pub created: i64,
+    /// The model that answers.
+    pub model: String,
+    /// Which build answers.
+    pub system_fingerprint: String,
 }
 
-impl ChunkWriter {
-    /// A writer for one answer.
-    pub fn new(
-        id: String,
-        created: i64,
-        model: String,
-        system_fingerprint: String,
-        include_usage: bool,
-    ) -> Self {
-        let frame = ChatCompletionChunk {
-            id,
-            object: "chat.completion.chunk".to_owned(),
-            created,
-            model,
-            system_fingerprint,
-            choices: Vec::new(),
-            usage: include_usage.then_some(None),
-        };
-        let mut writer = Self { frame, token_frame: Default::default(), include_usage };
-        let template = writer.choice(Delta { role: None, content: Some(SLOT.to_owned()) }, None);
-        let slot = serde_json::to_string(SLOT).unwrap_or_default();
-        if let Some((before, after)) = template.split_once(&slot) {
-            writer.token_frame = (before.to_owned(), after.to_owned());
-        }
-        writer
-    }
-
-    /// The bytes that this event adds to the stream.
-    pub fn write(&self, event: &TaskEvent) -> Bytes {
-        match event {
-            TaskEvent::Queued(queued) => comment(&format!("queue position={}", queued.position)),
-            TaskEvent::Narration(narration) => comment(&narration.message),
-            TaskEvent::Started(_) => {
-                self.choice(Delta { role: Some(Role::Assistant), content: Some(String::new()) }, None).into()
-            }
-            TaskEvent::Token(token) => self.token(&token.token),
-            TaskEvent::Prompt(_) | TaskEvent::Reasoning(_) | TaskEvent::ToolCall(_) => Bytes::new(),
-            TaskEvent::End(end) => self.end(end.finish_reason, end.usage),
-            TaskEvent::Error(envelope) => error_frame(&envelope.error),
-        }
-    }
-
-    /// The path of every token: one escape and one copy.
-    fn token(&self, text: &str) -> Bytes {
-        let (before, after) = &self.token_frame;
-        let mut frame = Vec::with_capacity(before.len() + text.len() + 8 + after.len());
-        frame.extend_from_slice(before.as_bytes());
-        if serde_json::to_writer(&mut frame, text).is_err() {
-            return Bytes::new();
-        }
-        frame.extend_from_slice(after.as_bytes());
-        frame.into()
-    }
-
-    fn choice(&self, delta: Delta, finish_reason: Option<ChatFinishReason>) -> String {
-        let choices = vec![ChunkChoice { index: 0, delta, logprobs: None, finish_reason }];
-        data(&ChatCompletionChunk { choices, ..self.frame.clone() })
-    }
-
-    fn end(&self, finish_reason: FinishReason, usage: TokenUsage) -> Bytes {
-        let mut frames = self.choice(Delta::default(), Some(chat_finish_reason(finish_reason)));
-        if self.include_usage {
-            frames +=
-                &data(&ChatCompletionChunk { usage: Some(Some(chat_usage(usage))), ..self.frame.clone() });
-        }
-        frames += "data: [DONE]\n\n";
-        frames.into()
-    }
-}
-
-/// A worker's reason in OpenAI's words; who cancels does not read on.
-pub fn chat_finish_reason(reason: FinishReason) -> ChatFinishReason {
-    match reason {
-        FinishReason::Stop | FinishReason::Cancelled => ChatFinishReason::Stop,
-        FinishReason::Length => ChatFinishReason::Length,
-        FinishReason::ToolCalls => ChatFinishReason::ToolCalls,
-    }
-}
-
-/// A worker's count in OpenAI's words.
-pub fn chat_usage(usage: TokenUsage) -> Usage {
-    Usage {
-        prompt_tokens: usage.prompt_tokens,
-        completion_tokens: usage.completion_tokens,
-        total_tokens: usage.prompt_tokens + usage.completion_tokens,
-    }
+/// Writes the frames of one stream. What it tells of came from one run, or from several that are numbered from 0.
+pub trait FrameWriter: Send + 'static {
+    /// The bytes that an event of a run adds to the stream.
+    fn write(&mut self, run: usize, event: &TaskEvent) -> Bytes;
 }
 
 /// A line that readers pass over and connections live by. A line break would end it and begin something else.
@@ -114,74 +39,54 @@ fn error_frame(error: &ApiError) -> Bytes {
     data(&ErrorEnvelope { error: error.clone() }).into()
 }
 
+/// What a waiting caller is told in comments.
+fn waiting(event: &TaskEvent) -> Bytes {
+    match event {
+        TaskEvent::Queued(queued) => comment(&format!("queue position={}", queued.position)),
+        TaskEvent::Narration(narration) => comment(&narration.message),
+        _ => Bytes::new(),
+    }
+}
+
 fn data(value: &impl serde::Serialize) -> String {
     format!("data: {}\n\n", serde_json::to_string(value).unwrap_or_default())
 }
 
-#[cfg(test)]
-mod tests {
-    use protocol::events::{End, Started, Timings, Token};
+const DONE: &str = "data: [DONE]\n\n";
 
-    use super::*;
+/// Where the text goes in a chunk that is written once and used for every token.
+const SLOT: &str = "\u{0}";
 
-    fn writer(include_usage: bool) -> ChunkWriter {
-        ChunkWriter::new("chatcmpl-1".into(), 7, "m".into(), "rbee".into(), include_usage)
+/// A frame that is written once, to be filled with a text for every token.
+#[derive(Debug)]
+struct TokenFrame {
+    before: String,
+    after: String,
+}
+
+impl TokenFrame {
+    /// Of a frame whose text is the slot.
+    fn new(frame: &str) -> Self {
+        let slot = serde_json::to_string(SLOT).unwrap_or_default();
+        let (before, after) = frame.split_once(&slot).unwrap_or((frame, ""));
+        Self { before: before.to_owned(), after: after.to_owned() }
     }
 
-    fn chunks(frames: &Bytes) -> Vec<String> {
-        let text = std::str::from_utf8(frames).unwrap();
-        text.split_terminator("\n\n").map(|frame| frame.strip_prefix("data: ").unwrap().to_owned()).collect()
-    }
-
-    #[test]
-    fn a_tokens_frame_is_the_chunk_it_stands_for() {
-        for text in ["hi", "\"quoted\"\n", "é😀", "\u{0}", ""] {
-            let frame =
-                writer(true).write(&TaskEvent::Token(Token { token: text.into(), ..Token::default() }));
-            let chunk: ChatCompletionChunk = serde_json::from_str(&chunks(&frame)[0]).unwrap();
-            assert_eq!(chunk.choices[0].delta.content.as_deref(), Some(text));
-            assert_eq!((chunk.id.as_str(), chunk.usage), ("chatcmpl-1", Some(None)));
+    /// The path of every token: one escape and one copy.
+    fn with(&self, text: &str) -> Bytes {
+        let mut frame = Vec::with_capacity(self.before.len() + text.len() + 8 + self.after.len());
+        frame.extend_from_slice(self.before.as_bytes());
+        if serde_json::to_writer(&mut frame, text).is_err() {
+            return Bytes::new();
         }
+        frame.extend_from_slice(self.after.as_bytes());
+        frame.into()
     }
+}
 
-    #[test]
-    fn a_stream_ends_with_finish_usage_and_done() {
-        let end = TaskEvent::End(End {
-            done: true,
-            total_tokens: 2,
-            finish_reason: FinishReason::Length,
-            finish_reasons: Vec::new(),
-            usage: TokenUsage { prompt_tokens: 3, completion_tokens: 2, ..TokenUsage::default() },
-            timings: Timings::default(),
-        });
-        let frames = chunks(&writer(true).write(&end));
-        assert_eq!(frames.len(), 3);
-        assert!(
-            frames[0].contains(r#""delta":{},"logprobs":null,"finish_reason":"length""#),
-            "{}",
-            frames[0]
-        );
-        assert!(
-            frames[1].contains(
-                r#""choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}"#
-            ),
-            "{}",
-            frames[1]
-        );
-        assert_eq!(frames[2], "[DONE]");
-        assert_eq!(chunks(&writer(false).write(&end)).len(), 2);
-    }
-
-    #[test]
-    fn the_first_chunk_has_the_role_and_an_error_no_done() {
-        let started = TaskEvent::Started(Started { worker_id: "w".into(), prompt_tokens: 3, seed: 1 });
-        assert!(
-            chunks(&writer(false).write(&started))[0]
-                .contains(r#""delta":{"role":"assistant","content":""}"#)
-        );
-        let error = TaskEvent::Error(ApiError::new(protocol::ErrorCode::WorkerLost, "gone").into());
-        let frames = chunks(&writer(false).write(&error));
-        assert_eq!(frames.len(), 1);
-        assert!(frames[0].starts_with(r#"{"error":{"message":"gone""#));
-    }
+#[cfg(test)]
+fn chunks(frames: &Bytes) -> Vec<serde_json::Value> {
+    let text = std::str::from_utf8(frames).unwrap();
+    let frames = text.split_terminator("\n\n").map(|frame| frame.strip_prefix("data: ").unwrap());
+    frames.map(|frame| serde_json::from_str(frame).unwrap_or_else(|_| frame.into())).collect()
 }

@@ -1,26 +1,35 @@
-//! What a request means, once and for all: everything is checked here, and nothing is checked again after it.
+//! What a request means, once and for all: everything is checked here, and nothing is checked again after it but what
+//! only the model's worker can know.
 
-use std::time::Duration;
+mod chat;
+mod completion;
+mod task;
+mod tools;
 
-use protocol::ApiError;
-use protocol::ErrorCode;
-use protocol::openai::chat::{ChatCompletionRequest, ChatMessage, Content, ContentPart, Role, Stop};
-use protocol::task::{Priority, TaskKind, TaskRequest};
-use protocol::worker::{ExecuteRequest, Message};
-use serde_json::Value;
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use protocol::openai::chat::Stop;
+use protocol::task::Priority;
+use protocol::worker::ExecuteRequest;
+use protocol::{ApiError, ErrorCode};
 use tokio::time::Instant;
 
 use crate::hives::NodeName;
+
+pub use chat::chat_request;
+pub use completion::completion_order;
+pub use task::task_request;
 
 /// A request for text, checked.
 #[derive(Debug, Clone)]
 pub struct InferenceRequest {
     /// The model's name in the catalogs.
     pub model: String,
-    /// What to answer.
-    pub input: Input,
-    /// How to choose tokens.
-    pub sampling: Sampling,
+    /// The order to a worker, all but its id.
+    pub order: ExecuteRequest,
+    /// How the caller names what a worker may find fault with.
+    pub names: CallersNames,
     /// The band it waits in.
     pub priority: Priority,
     /// The only machine that may serve it.
@@ -29,164 +38,109 @@ pub struct InferenceRequest {
     pub deadline: Option<Instant>,
 }
 
-/// What to answer.
-#[derive(Debug, Clone)]
-pub enum Input {
-    /// A conversation.
-    Messages(Vec<Message>),
-    /// What a user says to a model that may or may not be one for conversations.
-    Instruction(String),
-}
-
-/// How to choose tokens.
-#[derive(Debug, Clone, Default)]
-pub struct Sampling {
-    pub max_tokens: Option<u32>,
-    pub temperature: Option<f32>,
-    pub top_p: Option<f32>,
-    pub top_k: Option<u32>,
-    pub seed: Option<u64>,
-    pub stop: Vec<String>,
-}
+/// Pairs of a worker's name of a field and the caller's. A worker's name stands for all fields whose names begin with it.
+pub type CallersNames = &'static [(&'static str, &'static str)];
 
 impl InferenceRequest {
     /// The order to a worker.
     pub fn to_execute(&self, request_id: &str) -> ExecuteRequest {
-        let (messages, instruction) = match &self.input {
-            Input::Messages(messages) => (Some(messages.clone()), None),
-            Input::Instruction(text) => (None, Some(text.clone())),
+        ExecuteRequest { request_id: Some(request_id.to_owned()), ..self.order.clone() }
+    }
+
+    /// A worker's refusal with the field as the caller knows it.
+    pub fn in_callers_words(&self, error: ApiError) -> ApiError {
+        let Some(param) = &error.param else { return error };
+        let renamed = self.names.iter().find_map(|(ours, callers)| {
+            let rest = param.strip_prefix(ours)?;
+            // Whole names only: a digit or a letter would make another name of it.
+            let is_whole = !ours.ends_with(|sign: char| sign.is_ascii_alphanumeric())
+                || !rest.starts_with(|sign: char| sign.is_ascii_alphanumeric() || sign == '_');
+            is_whole.then(|| format!("{callers}{rest}"))
+        });
+        let Some(renamed) = renamed.map(|renamed| renamed.replace("].parameters", "].function.parameters"))
+        else {
+            return error;
         };
-        ExecuteRequest {
-            request_id: Some(request_id.to_owned()),
-            instruction,
-            messages,
-            max_tokens: self.sampling.max_tokens,
-            temperature: self.sampling.temperature,
-            top_p: self.sampling.top_p,
-            top_k: self.sampling.top_k,
-            seed: self.sampling.seed,
-            stop: self.sampling.stop.clone(),
-            stream: true,
-            ..ExecuteRequest::default()
-        }
+        let message = error.message.replace(&format!("'{param}'"), &format!("'{renamed}'"));
+        ApiError { message, ..error }.with_param(renamed)
     }
 }
 
-/// Checks a chat completion.
-pub fn chat_request(
-    body: ChatCompletionRequest,
-    timeout: Option<Duration>,
-) -> Result<InferenceRequest, ApiError> {
-    refuse_what_is_not_there(&body)?;
-    let stop = match body.stop {
+/// Choices of one request at most, as in OpenAI's interface.
+const CHOICES_MAX: u32 = 128;
+/// Likeliest tokens that can be told of, as in OpenAI's interface.
+const TOP_LOGPROBS_MAX: u32 = 20;
+/// Tokens that may have a bias.
+const BIAS_COUNT_MAX: usize = 4096;
+
+/// Checks what all kinds of requests share.
+fn checked(order: ExecuteRequest) -> Result<ExecuteRequest, ApiError> {
+    within("temperature", order.temperature, 0.0..=2.0)?;
+    within("top_p", order.top_p, 0.0..=1.0)?;
+    within("min_p", order.min_p, 0.0..=1.0)?;
+    within("typical_p", order.typical_p, 0.0..=1.0)?;
+    within("presence_penalty", order.presence_penalty, -2.0..=2.0)?;
+    within("frequency_penalty", order.frequency_penalty, -2.0..=2.0)?;
+    // The least that is above zero by any use.
+    within("repetition_penalty", order.repetition_penalty, 0.001..=10.0)?;
+    within("n", order.n, 1..=CHOICES_MAX)?;
+    if let (Some(min_tokens), Some(max_tokens)) = (order.min_tokens, order.max_tokens) {
+        within("min_tokens", Some(min_tokens), 0..=max_tokens)?;
+    }
+    for (token, bias) in &order.logit_bias {
+        within(&format!("logit_bias.{token}"), Some(*bias), -100.0..=100.0)?;
+    }
+    if order.logit_bias.len() > BIAS_COUNT_MAX {
+        let message =
+            format!("'logit_bias' may hold {BIAS_COUNT_MAX} tokens; it holds {}.", order.logit_bias.len());
+        return Err(ApiError::invalid("logit_bias", message));
+    }
+    if order.stop.len() > 16 || order.stop.iter().any(|text| text.is_empty() || text.len() > 1024) {
+        let message = "'stop' takes at most 16 strings of 1 to 1024 bytes each.";
+        return Err(ApiError::invalid("stop", message));
+    }
+    Ok(order)
+}
+
+fn within<T: PartialOrd + std::fmt::Display>(
+    param: &str,
+    value: Option<T>,
+    range: RangeInclusive<T>,
+) -> Result<(), ApiError> {
+    match value {
+        Some(value) if !range.contains(&value) => {
+            let message =
+                format!("'{param}' is {value}; it must be from {} to {}.", range.start(), range.end());
+            Err(ApiError::invalid(param, message))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Stop strings as OpenAI's interface allows them.
+fn stop_strings(stop: Option<Stop>) -> Result<Vec<String>, ApiError> {
+    let stop = match stop {
         None => Vec::new(),
         Some(Stop::One(text)) => vec![text],
         Some(Stop::Many(texts)) => texts,
     };
     if stop.len() > 4 {
-        return Err(ApiError::invalid(
-            "stop",
-            format!("'stop' holds {} strings; at most 4 are allowed.", stop.len()),
-        ));
-    }
-    if body.messages.is_empty() {
-        return Err(ApiError::invalid("messages", "'messages' is empty; at least one message is needed."));
-    }
-    let messages = body.messages.into_iter().enumerate().map(|(index, message)| turn(index, message));
-    let sampling = Sampling {
-        max_tokens: body.max_completion_tokens.or(body.max_tokens),
-        temperature: body.temperature,
-        top_p: body.top_p,
-        top_k: body.top_k,
-        seed: body.seed.as_ref().map(seed),
-        stop,
-    };
-    Ok(InferenceRequest {
-        model: body.model,
-        input: Input::Messages(messages.collect::<Result<_, _>>()?),
-        sampling: checked(sampling)?,
-        priority: Priority::Interactive,
-        node: None,
-        deadline: timeout.map(|timeout| Instant::now() + timeout),
-    })
-}
-
-/// Checks a task; `default_model` answers where none is named.
-pub fn task_request(body: TaskRequest, default_model: &str) -> Result<InferenceRequest, ApiError> {
-    if body.kind != TaskKind::TextGen {
-        let message = "Only tasks of the kind text-gen are served by this version.";
-        return Err(ApiError::new(ErrorCode::UnsupportedParameter, message).with_param("kind"));
-    }
-    let refused = [
-        ("input", body.input.is_some(), "inputs that are neither a prompt nor messages"),
-        ("placement", body.placement.is_some(), "placement"),
-        ("compliance", body.compliance.is_some(), "compliance modes"),
-        ("session_id", body.session_id.is_some(), "sessions"),
-    ];
-    refuse_first(&refused)?;
-    let input = match (body.prompt, body.messages) {
-        (Some(prompt), None) if !prompt.is_empty() => Input::Instruction(prompt),
-        (Some(_), None) => return Err(ApiError::invalid("prompt", "'prompt' is empty.")),
-        (None, Some(messages)) => Input::Messages(known_roles(messages)?),
-        (None, None) => {
-            return Err(ApiError::invalid("prompt", "One of 'prompt' and 'messages' is required."));
-        }
-        (Some(_), Some(_)) => {
-            return Err(ApiError::invalid("prompt", "Only one of 'prompt' and 'messages' can be given."));
-        }
-    };
-    let sampling = Sampling {
-        max_tokens: body.max_tokens,
-        temperature: body.temperature,
-        top_p: body.top_p,
-        top_k: body.top_k,
-        seed: body.seed,
-        stop: body.stop.unwrap_or_default(),
-    };
-    Ok(InferenceRequest {
-        model: body.model.unwrap_or_else(|| default_model.to_owned()),
-        input,
-        sampling: checked(sampling)?,
-        priority: body.priority,
-        node: body.node.as_deref().map(NodeName::from),
-        deadline: body.deadline_ms.map(|deadline_ms| Instant::now() + Duration::from_millis(deadline_ms)),
-    })
-}
-
-fn known_roles(messages: Vec<Message>) -> Result<Vec<Message>, ApiError> {
-    if messages.is_empty() {
-        return Err(ApiError::invalid("messages", "'messages' is empty; at least one message is needed."));
-    }
-    let is_known = |role: &str| matches!(role, "system" | "user" | "assistant");
-    match messages.iter().position(|message| !is_known(&message.role)) {
-        Some(index) => {
-            let param = format!("messages[{index}].role");
-            let message = format!("'{param}' must be system, user or assistant.");
-            Err(ApiError::invalid(param, message))
-        }
-        None => Ok(messages),
-    }
-}
-
-fn checked(sampling: Sampling) -> Result<Sampling, ApiError> {
-    if let Some(temperature) = sampling.temperature
-        && !(0.0..=2.0).contains(&temperature)
-    {
-        return Err(ApiError::invalid(
-            "temperature",
-            format!("'temperature' is {temperature}; it must be from 0 to 2."),
-        ));
-    }
-    if let Some(top_p) = sampling.top_p
-        && !(0.0..=1.0).contains(&top_p)
-    {
-        return Err(ApiError::invalid("top_p", format!("'top_p' is {top_p}; it must be from 0 to 1.")));
-    }
-    if sampling.stop.len() > 16 || sampling.stop.iter().any(|text| text.is_empty() || text.len() > 1024) {
-        let message = "'stop' takes at most 16 strings of 1 to 1024 bytes each.";
+        let message = format!("'stop' holds {} strings; at most 4 are allowed.", stop.len());
         return Err(ApiError::invalid("stop", message));
     }
-    Ok(sampling)
+    Ok(stop)
+}
+
+/// Biases by token, which JSON's objects can only name by text.
+fn logit_bias(bias: Option<BTreeMap<String, f32>>) -> Result<BTreeMap<u32, f32>, ApiError> {
+    let by_token = |(key, bias): (String, f32)| {
+        let token = key.trim().parse().map_err(|_| {
+            let message = "'logit_bias' has a key that is no token: keys are whole numbers.";
+            ApiError::invalid("logit_bias", message)
+        });
+        token.map(|token| (token, bias))
+    };
+    bias.unwrap_or_default().into_iter().map(by_token).collect()
 }
 
 /// Every number that JSON can hold is a seed; the same number is the same seed.
@@ -198,92 +152,9 @@ fn seed(number: &serde_json::Number) -> u64 {
         .unwrap_or_default()
 }
 
-fn turn(index: usize, message: ChatMessage) -> Result<Message, ApiError> {
-    if message.tool_calls.is_some_and(|calls| !calls.is_empty())
-        || matches!(message.role, Role::Tool | Role::Function)
-    {
-        return Err(unsupported(&format!("messages[{index}]"), "tool calls"));
-    }
-    let content = match message.content {
-        Some(Content::Text(text)) => text,
-        Some(Content::Parts(parts)) => join(index, parts)?,
-        None if message.role == Role::Assistant => String::new(),
-        None => {
-            let param = format!("messages[{index}].content");
-            let message = format!("'{param}' is required for this role.");
-            return Err(ApiError::invalid(param, message));
-        }
-    };
-    // Models know no developer role; OpenAI's newer name for system means the same.
-    let role = if message.role == Role::Developer { Role::System } else { message.role };
-    Ok(Message { role: role.as_str().to_owned(), content, ..Message::default() })
-}
-
-fn join(index: usize, parts: Vec<ContentPart>) -> Result<String, ApiError> {
-    let mut texts = Vec::with_capacity(parts.len());
-    for (part_index, part) in parts.into_iter().enumerate() {
-        let param = || format!("messages[{index}].content[{part_index}]");
-        let text = match part.kind.as_str() {
-            "text" => part.text,
-            "refusal" => part.refusal,
-            "image_url" | "input_audio" | "file" => {
-                return Err(unsupported(&param(), "content that is not text"));
-            }
-            _ => return Err(ApiError::invalid(param(), format!("'{}' has an unknown type.", param()))),
-        };
-        let missing =
-            || ApiError::invalid(param(), format!("'{}' lacks the field that its type names.", param()));
-        texts.push(text.ok_or_else(missing)?);
-    }
-    Ok(texts.concat())
-}
-
 fn unsupported(param: &str, what: &str) -> ApiError {
-    let message = format!("'{param}': this server does not support {what} yet.");
+    let message = format!("'{param}': this server does not support {what}.");
     ApiError::new(ErrorCode::UnsupportedParameter, message).with_param(param)
-}
-
-/// Every known field that would change the answer is honoured or refused by name; none is silently ignored.
-fn refuse_what_is_not_there(body: &ChatCompletionRequest) -> Result<(), ApiError> {
-    let is_filled = |list: &Option<Vec<Value>>| list.as_ref().is_some_and(|list| !list.is_empty());
-    let is_choice =
-        |choice: &Option<Value>| choice.as_ref().is_some_and(|choice| choice != "none" && choice != "auto");
-    let is_penalty = |penalty: Option<f32>| penalty.is_some_and(|penalty| penalty != 0.0);
-    let names_a_token = |key: &String| key.parse::<u32>().is_ok();
-    let refused = [
-        ("n", body.n.is_some_and(|n| n != 1), "more or fewer choices than one"),
-        ("frequency_penalty", is_penalty(body.frequency_penalty), "penalties"),
-        ("presence_penalty", is_penalty(body.presence_penalty), "penalties"),
-        (
-            "logit_bias",
-            body.logit_bias.as_ref().is_some_and(|bias| bias.keys().any(names_a_token)),
-            "logit biases",
-        ),
-        ("logprobs", body.logprobs == Some(true), "log probabilities"),
-        ("top_logprobs", body.top_logprobs.is_some_and(|count| count > 0), "log probabilities"),
-        (
-            "response_format",
-            body.response_format.as_ref().is_some_and(|format| format["type"] != "text"),
-            "structured output",
-        ),
-        ("tools", is_filled(&body.tools), "tools"),
-        ("tool_choice", is_choice(&body.tool_choice), "tools"),
-        ("functions", is_filled(&body.functions), "tools"),
-        ("function_call", is_choice(&body.function_call), "tools"),
-        (
-            "modalities",
-            body.modalities.as_ref().is_some_and(|modalities| modalities.iter().any(|name| name != "text")),
-            "output that is not text",
-        ),
-        ("audio", body.audio.is_some(), "output that is not text"),
-        ("web_search_options", body.web_search_options.is_some(), "web search"),
-        (
-            "reasoning_effort",
-            body.reasoning_effort.as_ref().is_some_and(|effort| effort != "none"),
-            "reasoning in a channel of its own",
-        ),
-    ];
-    refuse_first(&refused)
 }
 
 /// Refuses the first of these that is asked for.
@@ -296,74 +167,34 @@ fn refuse_first(refused: &[(&str, bool, &str)]) -> Result<(), ApiError> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
-    fn chat(extra: &Value) -> Result<InferenceRequest, ApiError> {
-        let mut body = json!({"model": "m", "messages": [{"role": "user", "content": "hi"}]});
-        for (key, value) in extra.as_object().unwrap() {
-            body[key] = value.clone();
-        }
-        chat_request(serde_json::from_value(body).unwrap(), None)
-    }
-
     #[test]
-    fn what_changes_the_answer_is_refused_by_name() {
-        for (param, value) in [
-            ("n", json!(2)),
-            ("frequency_penalty", json!(0.5)),
-            ("presence_penalty", json!(-0.5)),
-            ("logit_bias", json!({"50256": -100})),
-            ("logprobs", json!(true)),
-            ("top_logprobs", json!(3)),
-            ("response_format", json!({"type": "json_object"})),
-            ("tools", json!([{"type": "function"}])),
-            ("tool_choice", json!("required")),
-            ("modalities", json!(["text", "audio"])),
-            ("audio", json!({"voice": "alloy"})),
-            ("web_search_options", json!({})),
-            ("reasoning_effort", json!("high")),
-            ("temperature", json!(2.1)),
-            ("top_p", json!(-0.1)),
-            ("stop", json!(["a", "b", "c", "d", "e"])),
-            ("messages", json!([])),
-        ] {
-            let error = chat(&json!({param: value})).expect_err(param);
-            assert_eq!((error.param.as_deref(), error.code.status()), (Some(param), 400));
-        }
-    }
-
-    #[test]
-    fn what_sdks_send_for_nothing_is_accepted() {
-        let accepted = json!({
-            "n": 1, "frequency_penalty": 0, "presence_penalty": 0.0, "logit_bias": {"foo": 0}, "logprobs": false,
-            "response_format": {"type": "text"}, "tools": [], "tool_choice": "auto", "modalities": ["text"], "user": "u",
-            "metadata": {}, "store": true, "service_tier": "auto", "verbosity": "low", "stream_options": {"include_usage": true},
-            "unknown_field": 1, "max_tokens": 0
-        });
-        assert_eq!(chat(&accepted).unwrap().sampling.max_tokens, Some(0));
-    }
-
-    #[test]
-    fn any_json_number_is_a_seed_and_different_numbers_are_different_seeds() {
-        let numbers = ["0", "1", "-1", "18446744073709551615", "1e300", "0.5"];
-        let seed = |number: &str| {
-            let number: Value = serde_json::from_str(number).unwrap();
-            chat(&json!({"seed": number})).unwrap().sampling.seed.unwrap()
+    fn a_workers_refusal_names_the_callers_field() {
+        let request = InferenceRequest {
+            model: "m".to_owned(),
+            order: ExecuteRequest::default(),
+            names: chat::NAMES,
+            priority: Priority::default(),
+            node: None,
+            deadline: None,
         };
-        assert_eq!(seed("-1"), seed("-1"));
-        let distinct: std::collections::HashSet<u64> = ["0", "1", "-1", "1e300", "0.5"].map(seed).into();
-        assert_eq!(distinct.len(), 5, "of {numbers:?}, -1 and 2^64-1 alone share one");
-    }
-
-    #[test]
-    fn content_parts_are_joined_and_pictures_refused() {
-        let parts = json!({"messages": [{"role": "developer", "content": [
-            {"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}, {"role": "assistant", "content": null}]});
-        let Input::Messages(messages) = chat(&parts).unwrap().input else { panic!("no messages") };
-        assert_eq!((messages[0].role.as_str(), messages[0].content.as_str()), ("system", "ab"));
-        let picture = json!({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]});
-        assert_eq!(chat(&picture).unwrap_err().param.as_deref(), Some("messages[0].content[0]"));
+        let renamed = |param: &str| {
+            let error = ApiError::invalid(param, format!("'{param}' is wrong."));
+            let error = request.in_callers_words(error);
+            let param = error.param.unwrap();
+            assert_eq!(error.message, format!("'{param}' is wrong."));
+            param
+        };
+        for (ours, callers) in [
+            ("constraint.schema/properties/x/not", "response_format.json_schema.schema/properties/x/not"),
+            ("constraint.pattern", "response_format.pattern"),
+            ("constraint", "response_format"),
+            ("tools[3].parameters/type", "tools[3].function.parameters/type"),
+            ("messages", "messages"),
+            ("template_options", "chat_template_kwargs"),
+        ] {
+            assert_eq!(renamed(ours), callers);
+        }
     }
 }

@@ -68,6 +68,11 @@ impl Run {
         &self.request.model
     }
 
+    /// Answers that it makes.
+    pub fn choices(&self) -> u32 {
+        self.request.order.n.unwrap_or(1)
+    }
+
     /// How long a caller who gets nothing before the end waits for a model's load.
     pub fn cold_start_wait(&self) -> Duration {
         self.inference.cold_start_wait
@@ -158,7 +163,7 @@ impl Run {
         };
         let execution_id = Uuid::new_v4().to_string();
         let order = self.request.to_execute(&execution_id);
-        let correlation_id = self.correlation_id.clone();
+        let (request, correlation_id) = (self.request.clone(), self.correlation_id.clone());
         let slot = HeldSlot { lease: Some(lease), client: client.clone(), execution_id };
         Phase::Connecting(Box::pin(async move {
             let mut slot = slot;
@@ -170,7 +175,9 @@ impl Run {
                         slot.confirm_free();
                     }
                     tracing::debug!(%error, "a worker did not take a request");
-                    Err(error.into_api_error(ErrorCode::WorkerLost, "The worker could not be reached."))
+                    let error =
+                        error.into_api_error(ErrorCode::WorkerLost, "The worker could not be reached.");
+                    Err(request.in_callers_words(error))
                 }
             }
         }))

@@ -102,6 +102,7 @@ enum Asked {
 struct Answer {
     job_id: JobId,
     text: String,
+    reasoning: String,
     started: Option<Started>,
     end: End,
 }
@@ -117,17 +118,26 @@ async fn ask(
     *job = Some(job_id.clone());
     let mut events = client.task_events(&job_id).await?;
     let mut status = StatusLine::new();
-    let (mut text, mut started) = (String::new(), None);
+    let (mut text, mut reasoning, mut started) = (String::new(), String::new(), None);
     while let Some(event) = events.next().await? {
         match event {
             TaskEvent::Queued(queued) => {
                 status.show(output, &format!("waiting, place {} in the queue", queued.position), None);
             }
             TaskEvent::Narration(narration) => status.show(output, &narration.message, narration.progress),
-            TaskEvent::Prompt(_) | TaskEvent::Reasoning(_) | TaskEvent::ToolCall(_) => {}
+            // A task of ours asks for neither.
+            TaskEvent::Prompt(_) | TaskEvent::ToolCall(_) => {}
+            TaskEvent::Reasoning(thought) => {
+                status.clear();
+                reasoning.push_str(&thought.text);
+                output.whisper(&thought.text);
+            }
             TaskEvent::Started(event) => started = Some(event),
             TaskEvent::Token(token) => {
                 status.clear();
+                if text.is_empty() && !reasoning.is_empty() {
+                    output.whisper("\n\n");
+                }
                 text.push_str(&token.token);
                 if !output.is_json() && show(&token.token).is_err() {
                     return Ok(Asked::ReaderGone);
@@ -135,7 +145,7 @@ async fn ask(
             }
             TaskEvent::End(end) => {
                 status.clear();
-                return Ok(Asked::Answered(Answer { job_id, text, started, end }));
+                return Ok(Asked::Answered(Answer { job_id, text, reasoning, started, end }));
             }
             TaskEvent::Error(envelope) => {
                 status.clear();
@@ -166,6 +176,8 @@ struct Report {
     job_id: JobId,
     model: String,
     output: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    reasoning: String,
     finish_reason: FinishReason,
     usage: TokenUsage,
     timings: Timings,
@@ -174,12 +186,13 @@ struct Report {
 }
 
 async fn finish(client: &GatewayClient, output: Output, answer: Answer) -> Result<ExitCode, Failure> {
-    let Answer { job_id, text, started, end } = answer;
+    let Answer { job_id, text, reasoning, started, end } = answer;
     if output.is_json() {
         let report = Report {
             model: client.task(&job_id).await?.model,
             job_id,
             output: text,
+            reasoning,
             finish_reason: end.finish_reason,
             usage: end.usage,
             timings: end.timings,

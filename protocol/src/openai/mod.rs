@@ -1,4 +1,6 @@
 //! OpenAI's wire types, written by hand from the official description: what the official SDKs send and expect.
 
 pub mod chat;
+pub mod completions;
 pub mod models;
+pub mod usage;

@@ -1,32 +1,17 @@
 //! POST /v1/chat/completions.
 
-use std::convert::Infallible;
-use std::time::Duration;
-
 use axum::Extension;
-use axum::body::Body;
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use daemon::http::{Failure, Json, RequestId};
-use futures::stream;
-use protocol::openai::chat::{
-    AssistantMessage, ChatCompletion, ChatCompletionRequest, Choice, Role, StreamOptions,
-};
-use protocol::{ApiError, ErrorEnvelope, TaskEvent};
-use tokio::time::{Instant, timeout, timeout_at};
-use uuid::Uuid;
+use futures::StreamExt;
+use protocol::ErrorEnvelope;
+use protocol::openai::chat::{ChatCompletion, ChatCompletionRequest};
 
 use super::super::State;
-use super::{now_seconds, request_timeout};
-use crate::inference::{
-    ChunkWriter, Completed, Run, chat_finish_reason, chat_request, chat_usage, collect, comment,
-};
-
-/// A stream's head waits this long for the worker, so that a refusal can still be an HTTP status.
-const HEAD_WAITS: Duration = Duration::from_secs(2);
-/// A silent stream gets a comment this often.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+use super::stream::{events, streamed};
+use super::{new_head, request_timeout};
+use crate::inference::{ChatWriter, chat_completion, chat_request, collect};
 
 /// Answer a conversation. With `stream`, the answer is a stream of `chat.completion.chunk`s that ends with `[DONE]`.
 #[utoipa::path(
@@ -49,83 +34,15 @@ pub(in crate::http) async fn create(
     Json(body): Json<ChatCompletionRequest>,
 ) -> Result<Response, Failure> {
     let wants_stream = body.stream.unwrap_or(false);
-    let stream_options = body.stream_options.unwrap_or_default();
+    let include_usage = body.stream_options.unwrap_or_default().include_usage.unwrap_or(false);
     let request = chat_request(body, request_timeout(&headers)?)?;
+    let wants_logprobs = request.order.logprobs.is_some();
     let run = queen.inference.run(request, &request_id).await?;
+    let head = new_head("chatcmpl", run.model());
     if wants_stream {
-        Ok(streamed(run, stream_options).await?)
-    } else {
-        let model = run.model().to_owned();
-        Ok(Json(whole(model, collect(run).await?)).into_response())
+        let writer = ChatWriter::new(head, run.choices(), include_usage);
+        let events = events(run).map(|event| (0, event));
+        return Ok(streamed(Box::pin(events), writer).await?);
     }
-}
-
-fn whole(model: String, completed: Completed) -> ChatCompletion {
-    let message = AssistantMessage { role: Role::Assistant, content: completed.text, refusal: None };
-    let finish_reason = chat_finish_reason(completed.finish_reason);
-    ChatCompletion {
-        id: new_id(),
-        object: "chat.completion".to_owned(),
-        created: now_seconds(),
-        model,
-        choices: vec![Choice { index: 0, message, logprobs: None, finish_reason }],
-        usage: chat_usage(completed.usage),
-        system_fingerprint: fingerprint(),
-    }
-}
-
-async fn streamed(mut run: Run, options: StreamOptions) -> Result<Response, ApiError> {
-    let include_usage = options.include_usage.unwrap_or(false);
-    let writer =
-        ChunkWriter::new(new_id(), now_seconds(), run.model().to_owned(), fingerprint(), include_usage);
-    let first = first_frames(&mut run, &writer).await?;
-    let frames = stream::unfold((run, writer, Some(first)), async |(mut run, writer, first)| {
-        let frame = match first {
-            Some(first) => first,
-            None => match timeout(KEEP_ALIVE, run.next()).await {
-                Ok(event) => told(&writer, &event?),
-                Err(_) => comment("keep-alive"),
-            },
-        };
-        Some((Ok::<_, Infallible>(frame), (run, writer, None)))
-    });
-    let head = [
-        (header::CONTENT_TYPE, "text/event-stream; charset=utf-8"),
-        (header::CACHE_CONTROL, "no-cache, no-transform"),
-        (header::HeaderName::from_static("x-accel-buffering"), "no"),
-    ];
-    Ok((head, Body::from_stream(frames)).into_response())
-}
-
-/// An error that can no longer be a status is logged here; one that can is logged with the status.
-fn told(writer: &ChunkWriter, event: &TaskEvent) -> Bytes {
-    if let TaskEvent::Error(envelope) = event {
-        tracing::warn!(error = %envelope.error, "a stream ended with an error");
-    }
-    writer.write(event)
-}
-
-/// What the stream begins with: all up to the worker's first word, or up to the time when the caller must hear something.
-async fn first_frames(run: &mut Run, writer: &ChunkWriter) -> Result<Bytes, ApiError> {
-    let patience = Instant::now() + HEAD_WAITS;
-    let mut frames = Vec::new();
-    while let Ok(Some(event)) = timeout_at(patience, run.next()).await {
-        if let TaskEvent::Error(envelope) = event {
-            return Err(envelope.error);
-        }
-        frames.extend_from_slice(&writer.write(&event));
-        if !matches!(event, TaskEvent::Queued(_) | TaskEvent::Narration(_)) {
-            return Ok(frames.into());
-        }
-    }
-    frames.extend_from_slice(&comment("waiting for a worker"));
-    Ok(frames.into())
-}
-
-fn new_id() -> String {
-    format!("chatcmpl-{}", Uuid::new_v4().simple())
-}
-
-fn fingerprint() -> String {
-    format!("rbee-{}", env!("CARGO_PKG_VERSION"))
+    Ok(Json(chat_completion(head, collect(run).await?, wants_logprobs)).into_response())
 }

@@ -1,0 +1,124 @@
+//! Tasks of /v2.
+
+use std::time::Duration;
+
+use protocol::task::{TaskKind, TaskRequest};
+use protocol::worker::{ExecuteRequest, Message, ToolChoice};
+use protocol::{ApiError, ErrorCode};
+use tokio::time::Instant;
+
+use super::{InferenceRequest, TOP_LOGPROBS_MAX, checked, refuse_first, within};
+use crate::hives::NodeName;
+
+/// Checks a task; `default_model` answers where none is named.
+pub fn task_request(body: TaskRequest, default_model: &str) -> Result<InferenceRequest, ApiError> {
+    if body.kind != TaskKind::TextGen {
+        let message = "Only tasks of the kind text-gen are served by this version.";
+        return Err(ApiError::new(ErrorCode::UnsupportedParameter, message).with_param("kind"));
+    }
+    let refused = [
+        ("input", body.input.is_some(), "inputs that are neither a prompt nor messages"),
+        ("placement", body.placement.is_some(), "placement"),
+        ("compliance", body.compliance.is_some(), "compliance modes"),
+        ("session_id", body.session_id.is_some(), "sessions"),
+        ("n", body.n.is_some_and(|n| n != 1), "more or fewer answers to a task than one"),
+    ];
+    refuse_first(&refused)?;
+    let (instruction, messages) = match (body.prompt, body.messages) {
+        (Some(prompt), None) if !prompt.is_empty() => (Some(prompt), None),
+        (Some(_), None) => return Err(ApiError::invalid("prompt", "'prompt' is empty.")),
+        (None, Some(messages)) => (None, Some(known_roles(messages)?)),
+        (None, None) => {
+            return Err(ApiError::invalid("prompt", "One of 'prompt' and 'messages' is required."));
+        }
+        (Some(_), Some(_)) => {
+            return Err(ApiError::invalid("prompt", "Only one of 'prompt' and 'messages' can be given."));
+        }
+    };
+    within("logprobs", body.logprobs, 0..=TOP_LOGPROBS_MAX)?;
+    if !body.tools.is_empty() && messages.is_none() {
+        return Err(ApiError::invalid("tools", "'tools' may be given with 'messages' only."));
+    }
+    if body.tools.is_empty() && matches!(body.tool_choice, Some(ToolChoice::Required | ToolChoice::Named(_)))
+    {
+        return Err(ApiError::invalid("tool_choice", "'tool_choice' needs 'tools'."));
+    }
+    let order = ExecuteRequest {
+        instruction,
+        messages,
+        max_tokens: body.max_tokens,
+        temperature: body.temperature,
+        top_p: body.top_p,
+        top_k: body.top_k,
+        min_p: body.min_p,
+        typical_p: body.typical_p,
+        presence_penalty: body.presence_penalty,
+        frequency_penalty: body.frequency_penalty,
+        repetition_penalty: body.repetition_penalty,
+        logit_bias: body.logit_bias,
+        seed: body.seed,
+        stop: body.stop.unwrap_or_default(),
+        min_tokens: body.min_tokens,
+        ignore_eos: body.ignore_eos,
+        logprobs: body.logprobs,
+        constraint: body.constraint,
+        tools: body.tools,
+        tool_choice: body.tool_choice,
+        parallel_tool_calls: body.parallel_tool_calls,
+        template_options: body.template_options,
+        stream: true,
+        ..ExecuteRequest::default()
+    };
+    Ok(InferenceRequest {
+        model: body.model.unwrap_or_else(|| default_model.to_owned()),
+        order: checked(order)?,
+        names: &[],
+        priority: body.priority,
+        node: body.node.as_deref().map(NodeName::from),
+        deadline: body.deadline_ms.map(|deadline_ms| Instant::now() + Duration::from_millis(deadline_ms)),
+    })
+}
+
+fn known_roles(messages: Vec<Message>) -> Result<Vec<Message>, ApiError> {
+    if messages.is_empty() {
+        return Err(ApiError::invalid("messages", "'messages' is empty; at least one message is needed."));
+    }
+    let is_known = |role: &str| matches!(role, "system" | "user" | "assistant" | "tool");
+    match messages.iter().position(|message| !is_known(&message.role)) {
+        Some(index) => {
+            let param = format!("messages[{index}].role");
+            let message = format!("'{param}' must be system, user, assistant or tool.");
+            Err(ApiError::invalid(param, message))
+        }
+        None => Ok(messages),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_tasks_fields_are_honoured_or_refused_by_name() {
+        let task = |body: serde_json::Value| task_request(serde_json::from_value(body).unwrap(), "m");
+        let request =
+            task(json!({"prompt": "go", "min_p": 0.1, "logit_bias": {"7": -1}, "min_tokens": 2})).unwrap();
+        assert_eq!(request.model, "m");
+        assert_eq!((request.order.min_p, request.order.min_tokens), (Some(0.1), Some(2)));
+        assert_eq!(request.order.logit_bias.get(&7), Some(&-1.0));
+        for (body, param) in [
+            (json!({}), "prompt"),
+            (json!({"prompt": "go", "messages": []}), "prompt"),
+            (json!({"messages": [{"role": "ghost", "content": "boo"}]}), "messages[0].role"),
+            (json!({"prompt": "go", "n": 2}), "n"),
+            (json!({"prompt": "go", "tools": [{"name": "f"}]}), "tools"),
+            (json!({"prompt": "go", "tool_choice": "required"}), "tool_choice"),
+            (json!({"prompt": "go", "session_id": "s"}), "session_id"),
+            (json!({"prompt": "go", "typical_p": 2}), "typical_p"),
+        ] {
+            assert_eq!(task(body.clone()).unwrap_err().param.as_deref(), Some(param), "{body}");
+        }
+    }
+}
