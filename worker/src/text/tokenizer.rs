@@ -120,7 +120,8 @@ impl Tokenizer {
     /// A tokenizer that finds special tokens and leaves all else to SentencePiece's way.
     pub fn of_bytes(vocabulary: Arc<Vocabulary>) -> Self {
         let special = SpecialTokens::new(&vocabulary).unwrap();
-        Self { vocabulary, algorithm: Algorithm::SentencePiece, special }
+        let longest_token_bytes = vocabulary.longest_token_bytes();
+        Self { vocabulary, algorithm: Algorithm::SentencePiece, special, longest_token_bytes }
     }
 }
 

@@ -316,6 +316,7 @@ impl Vocabulary {
             add_eos: false,
             add_space_prefix: false,
             unescape: unescape.collect(),
+            bytes: Vec::new(),
         }
     }
 

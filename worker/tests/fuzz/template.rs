@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use protocol::worker::Message;
-use worker::text::template::ChatTemplate;
+use protocol::worker::{Message, Tool, ToolCall};
+use serde_json::{Map, json};
+use worker::text::template::{ChatTemplate, Conversation};
 
 use crate::driver::{Input, Limits, fuzz};
 use crate::mutate;
@@ -144,11 +145,19 @@ fn chat_templates() {
                 ..Message::default()
             })
             .collect();
+    let call =
+        ToolCall { id: "c1".to_owned(), name: "f".to_owned(), arguments: "{\"a\": [1, {}]}".to_owned() };
+    let called = Message { role: "assistant".to_owned(), tool_calls: vec![call], ..Message::default() };
+    let messages = [messages, vec![called]].concat();
+    let parameters = Some(json!({"type": "object", "properties": {"a": {"type": "array"}}}));
+    let tools = [Tool { name: "f".to_owned(), description: None, parameters, strict: false }];
+    let options = Map::new();
     // The fuel of one rendering buys 128 MB of texts, of which some are there three times for a moment, and less than a second.
     let limits = Limits { memory_factor: 500, memory_bytes: 400 << 20, time: Duration::from_secs(2) };
     fuzz("template", seeds, &limits, |bytes| {
         let source = String::from_utf8_lossy(bytes);
         let template = ChatTemplate::compile(&source, "<s>", "</s>").map_err(|error| error.to_string())?;
-        template.render(&messages).map(drop).map_err(|error| error.message)
+        let conversation = Conversation { messages: &messages, tools: &tools, options: &options };
+        template.render(&conversation).map(drop).map_err(|error| error.message)
     });
 }
