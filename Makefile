@@ -19,7 +19,8 @@ REQUIREMENTS := compat-tests/requirements.txt
 # A changed list of requirements makes a new environment beside the old one.
 VENV := $(TEST_CACHE)/venv-$(shell sha256sum $(REQUIREMENTS) | cut -c 1-12)
 MODELS := $(TEST_CACHE)/models
-MODEL_FILES := $(MODELS)/smollm2-135m-instruct.gguf $(MODELS)/gemma-3-270m.gguf
+MINILM := $(MODELS)/all-minilm-l6-v2/model.safetensors
+MODEL_FILES := $(MODELS)/smollm2-135m-instruct.gguf $(MODELS)/gemma-3-270m.gguf $(MINILM)
 
 # What the tests read from their environment.
 TEST_ENVIRONMENT = RBEE_TEST_MODELS=$(MODELS) RBEE_BIN_DIR=$(DEBUG)
@@ -104,3 +105,10 @@ $(MODELS)/%.gguf: | programs
 	mkdir -p $(MODELS)
 	grep ' $*.gguf$$' compat-tests/models.sha256 | (cd $(TEST_CACHE)/data/models/$* && sha256sum --check --quiet)
 	ln -f $(TEST_CACHE)/data/models/$*/$*.gguf $@
+
+# An encoder is a folder; the hive has verified each of its files.
+$(MINILM): | programs
+	$(DEBUG)/rbee-hive model download --ref all-minilm-l6-v2 --data-dir $(TEST_CACHE)/data
+	mkdir -p $(MODELS)
+	rm -rf $(@D)
+	cp -al $(TEST_CACHE)/data/models/all-minilm-l6-v2 $(@D)

@@ -123,8 +123,18 @@ impl HttpClient {
         path: &str,
         body: &B,
     ) -> Result<T, Error> {
+        self.post_with(path, body, &[]).await
+    }
+
+    /// POST JSON with further headers, JSON back.
+    pub async fn post_with<B: Serialize + Sync, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+        headers: &[(HeaderName, String)],
+    ) -> Result<T, Error> {
         let body = self.encode(body)?;
-        let response = self.send(Method::POST, path, body, &[]).await?;
+        let response = self.send(Method::POST, path, body, headers).await?;
         self.read(response).await
     }
 

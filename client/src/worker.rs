@@ -1,6 +1,7 @@
 //! A worker's HTTP interface.
 
 use http::HeaderName;
+use protocol::vectors::{EmbedRequest, EmbedResponse, ScoreRequest, ScoreResponse};
 use protocol::worker::{CancelRequest, CancelResponse, ExecuteRequest, Health, LoadProgress};
 use protocol::{BootId, TaskEvent, WorkerId, headers};
 
@@ -23,6 +24,18 @@ impl WorkerClient {
     pub async fn execute(&self, request: &ExecuteRequest, correlation_id: &str) -> Result<TaskEvents, Error> {
         let headers = [(HeaderName::from_static(headers::REQUEST_ID), correlation_id.to_owned())];
         self.0.post_events("/v1/execute", request, &headers).await.map(TaskEvents)
+    }
+
+    /// Makes vectors of texts; dropping the future cancels it.
+    pub async fn embed(&self, request: &EmbedRequest, correlation_id: &str) -> Result<EmbedResponse, Error> {
+        let headers = [(HeaderName::from_static(headers::REQUEST_ID), correlation_id.to_owned())];
+        self.0.post_with("/v1/embed", request, &headers).await
+    }
+
+    /// Tells how relevant documents are to a query; dropping the future cancels it.
+    pub async fn score(&self, request: &ScoreRequest, correlation_id: &str) -> Result<ScoreResponse, Error> {
+        let headers = [(HeaderName::from_static(headers::REQUEST_ID), correlation_id.to_owned())];
+        self.0.post_with("/v1/rerank", request, &headers).await
     }
 
     /// Ends a running execution.

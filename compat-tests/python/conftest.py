@@ -15,6 +15,7 @@ import openai
 import pytest
 
 MODEL = "smollm2-135m-instruct"
+EMBEDDING_MODEL = "all-minilm-l6-v2"
 TOKEN = "a-token-for-tests"
 START_SECONDS = 60
 STOP_SECONDS = 30
@@ -30,14 +31,20 @@ def required(name: str) -> Path:
 @contextmanager
 def running(token: str | None = None):
     """Everything, started by `rbee-keeper up` on a data directory of its own; yields the queen's URL."""
-    model = required("RBEE_TEST_MODELS") / f"{MODEL}.gguf"
+    models = required("RBEE_TEST_MODELS")
+    files = [
+        (MODEL, "text-gen", models / f"{MODEL}.gguf"),
+        (EMBEDDING_MODEL, "embedding", models / EMBEDDING_MODEL / "model.safetensors"),
+    ]
     keeper = required("RBEE_BIN_DIR") / "rbee-keeper"
     with tempfile.TemporaryDirectory(prefix="rbee-python-") as folder:
         data_dir = Path(folder)
-        # The model is taken where it lies: the tests need no network.
+        # The models are taken where they lie: the tests need no network.
         data_dir.joinpath("config.toml").write_text(
-            "[[hive.models]]\n"
-            f'reference = "{MODEL}"\nkind = "text-gen"\nprovider = "file"\npath = "{model}"\n'
+            "".join(
+                f'[[hive.models]]\nreference = "{name}"\nkind = "{kind}"\nprovider = "file"\npath = "{path}"\n'
+                for name, kind, path in files
+            )
         )
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RBEE_")}
         environment |= {"RBEE_HIVE_PORT": "0", "RBEE_HIVE_FIRST_WORKER_PORT": "18001"}

@@ -42,6 +42,8 @@ fn openai_routes() -> Routes {
     OpenApiRouter::new()
         .routes(routes!(openai::chat::create))
         .routes(routes!(openai::completions::create))
+        .routes(routes!(openai::embeddings::create))
+        .routes(routes!(openai::rerank::create))
         .routes(routes!(openai::models::list))
         .routes(routes!(openai::models::retrieve))
 }

@@ -4,6 +4,7 @@ mod collect;
 mod relay;
 mod request;
 mod run;
+mod vectors;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,7 @@ pub use relay::{
 };
 pub use request::{InferenceRequest, chat_request, completion_order, task_request};
 pub use run::Run;
+pub use vectors::Asked;
 
 /// All that a request needs to be answered.
 #[derive(Clone)]
@@ -38,15 +40,15 @@ pub struct Inference {
 impl Inference {
     /// Admits a request. What comes back tells its events; dropping it cancels, whatever phase it is in.
     pub async fn run(&self, request: InferenceRequest, correlation_id: &str) -> Result<Run, ApiError> {
-        self.check_model(&request.model)?;
+        self.check_model(&request.model, ModelKind::TextGen)?;
         let demand =
             Demand { model: request.model.clone(), priority: request.priority, node: request.node.clone() };
         let ticket = self.scheduler.acquire(demand.clone()).await?;
         Ok(Run::new(self.clone(), Arc::new(request), demand, ticket, correlation_id))
     }
 
-    /// The model must be in a catalog, and must be one that generates text.
-    fn check_model(&self, model: &str) -> Result<(), ApiError> {
+    /// The model must be in a catalog, and must be made for what is asked.
+    fn check_model(&self, model: &str, wanted: ModelKind) -> Result<(), ApiError> {
         let fleet = self.hives.fleet();
         let Some(entry) = fleet.model(model) else {
             if !fleet.nodes().any(|(_, node)| node.connected) {
@@ -56,10 +58,22 @@ impl Inference {
             let message = format!("The model '{model}' does not exist on this server.");
             return Err(ApiError::new(ErrorCode::ModelNotFound, message).with_param("model"));
         };
-        if entry.kind != ModelKind::TextGen {
-            let message = format!("The model '{model}' does not generate text.");
-            return Err(ApiError::new(ErrorCode::UnsupportedModel, message).with_param("model"));
-        }
-        Ok(())
+        if entry.kind == wanted { Ok(()) } else { Err(wrong_kind(model, entry.kind, wanted)) }
     }
+}
+
+/// Tells what a model is for, and where to ask for that.
+fn wrong_kind(model: &str, kind: ModelKind, wanted: ModelKind) -> ApiError {
+    let cannot = match wanted {
+        ModelKind::TextGen => "generate text",
+        ModelKind::Embedding => "make embeddings",
+        ModelKind::Rerank => "rank documents",
+    };
+    let can = match kind {
+        ModelKind::TextGen => "it generates text. Use POST /v1/chat/completions, or a model",
+        ModelKind::Embedding => "it makes embeddings. Use POST /v1/embeddings, or a model",
+        ModelKind::Rerank => "it ranks documents. Use POST /v1/rerank, or a model",
+    };
+    let message = format!("The model '{model}' does not {cannot}: {can} of the kind '{}'.", wanted.as_str());
+    ApiError::new(ErrorCode::UnsupportedModel, message).with_param("model")
 }

@@ -127,6 +127,19 @@ pub enum ModelKind {
     TextGen,
     /// Vectors.
     Embedding,
+    /// How relevant texts are to a query.
+    Rerank,
+}
+
+impl ModelKind {
+    /// The name used on the wire and in the catalog.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::TextGen => "text-gen",
+            Self::Embedding => "embedding",
+            Self::Rerank => "rerank",
+        }
+    }
 }
 
 /// One model of a hive's catalog.

@@ -37,7 +37,9 @@ pub mod hive;
 pub mod ids;
 pub mod openai;
 pub mod queen;
+pub mod rerank;
 pub mod task;
+pub mod vectors;
 pub mod worker;
 
 pub use error::{ApiError, ErrorCode, ErrorEnvelope};

@@ -7,6 +7,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::events::{FinishReason, Timings, TokenLogprob, TokenUsage};
+use crate::hive::ModelKind;
 use crate::{BootId, WorkerId};
 
 /// The device family that a worker computes on. Chosen by name; none stands in for another.
@@ -365,6 +366,9 @@ pub struct Health {
     pub boot_id: BootId,
     /// The model's name.
     pub model: String,
+    /// What the model is for; absent until it is loaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<ModelKind>,
     /// The device family it computes on.
     pub backend: Backend,
     /// Device number for GPUs.

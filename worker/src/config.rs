@@ -63,7 +63,7 @@ pub enum Command {
 /// Which model, and what to compute it on.
 #[derive(Debug, Clone, Args)]
 pub struct ModelArgs {
-    /// The model's GGUF file
+    /// The model's GGUF file, or the folder of an embedding or rerank model with its safetensors
     #[arg(long, value_name = "PATH", required = true)]
     pub model: Option<PathBuf>,
     /// cpu, cuda or metal; one that this build lacks or that fails ends the worker, none stands in for it
@@ -81,6 +81,9 @@ pub struct ModelArgs {
     /// How keys and values are kept: f16, or q8 in half of the memory [default: f16]
     #[arg(long, value_name = "TYPE")]
     pub kv_type: Option<KvFormat>,
+    /// What an encoder's products multiply: f32, bf16, or auto for bf16 where the processor is made for it
+    #[arg(long, value_name = "TYPE", default_value = "auto")]
+    pub precision: Precision,
     /// Threads that compute [default: the processors this process may use]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
@@ -142,6 +145,18 @@ pub struct BenchArgs {
     pub json: bool,
 }
 
+/// What an encoder's products multiply; sums are f32 in any case.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Precision {
+    /// bf16 where the processor has products of it, else f32.
+    #[default]
+    Auto,
+    /// Numbers as they are.
+    F32,
+    /// Numbers rounded to 8 significant bits.
+    Bf16,
+}
+
 /// How keys and values are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KvConfig {
@@ -187,7 +202,7 @@ struct Section {
 /// A model to load.
 #[derive(Debug, Clone)]
 pub struct ModelConfig {
-    /// The GGUF file.
+    /// The GGUF file, or the folder of an encoder.
     pub path: PathBuf,
     /// The device family.
     pub backend: Backend,
@@ -197,6 +212,8 @@ pub struct ModelConfig {
     pub context_limit: Option<usize>,
     /// How keys and values are kept.
     pub kv: KvConfig,
+    /// What an encoder's products multiply.
+    pub precision: Precision,
     /// Threads that compute.
     pub threads: usize,
 }
@@ -283,6 +300,7 @@ fn model_config(args: ModelArgs, section: &Section) -> ModelConfig {
                 .or(section.kv_cache_mb)
                 .map_or_else(|| available_bytes() / KV_SHARE, |mib| mib.clamp(1, KV_CACHE_MB_MAX) << 20),
         },
+        precision: args.precision,
         threads,
     }
 }

@@ -2,6 +2,7 @@
 
 mod execute;
 mod lifecycle;
+mod vectors;
 
 use std::sync::Arc;
 
@@ -32,6 +33,8 @@ fn routes() -> OpenApiRouter<Arc<Service>> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(execute::execute))
         .routes(routes!(execute::cancel))
+        .routes(routes!(vectors::embed))
+        .routes(routes!(vectors::rerank))
         .routes(routes!(lifecycle::health))
         .routes(routes!(lifecycle::ready))
         .routes(routes!(lifecycle::loading_progress))

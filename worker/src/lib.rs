@@ -1,13 +1,15 @@
-//! worker-rbee: one process, one model. It loads a GGUF file, generates tokens and streams them.
+//! worker-rbee: one process, one model. It loads a GGUF file, generates tokens and streams them; or it loads the folder of an
+//! encoder, and makes vectors of texts or ranks them.
 //!
 //! A worker decides nothing about who is served when or where; it takes a request if a slot is free and says so if none
 //! is. The rooms: `http` is the wire, `service` what a caller can ask for, `engine` runs the sequences, `file` reads
-//! model files, `text` knows models and tokens. This file is the supervisor: it starts them, loads the model and sees to the end.
+//! model files, `text` knows models and tokens, `embedding` is the same for encoders. This file is the supervisor: it starts them, loads the model and sees to the end.
 
 mod announce;
 pub mod bench;
 pub mod config;
 pub mod device;
+pub mod embedding;
 pub mod engine;
 pub mod error;
 pub mod file;
@@ -21,16 +23,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::hive::WorkerReady;
-use protocol::worker::WorkerState;
+use protocol::worker::{LoadProgress, WorkerState};
 use protocol::{ApiError, ErrorCode};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ModelConfig};
+use crate::embedding::engine::VectorEngine;
+use crate::embedding::model::{Reader, VectorModel};
 use crate::engine::Engine;
 use crate::error::LoadError;
-use crate::service::Service;
+use crate::service::{Loaded, Service, Serving};
 use crate::text::model::{LoadOrder, TextModel, load};
 
 /// How long open connections may take to end once the worker stops: the errors to their readers are sent at once.
@@ -76,25 +80,46 @@ async fn supervise(service: &Service, port: u16) -> Result<(), ApiError> {
         () = service.stop.cancelled() => return Ok(()),
         model = loaded => model.unwrap_or_else(|_| Err(LoadError::Failed("the load ended by a panic".to_owned()))),
     };
-    let TextModel { weights, language } = model.map_err(|error| {
+    let model = model.map_err(|error| {
         let error = ApiError::from(error);
         service.lifecycle.failed(error.clone());
         error
     })?;
-    let (engine, ended) = Engine::start(
-        weights,
-        language.vocabulary.clone(),
-        service.slots().total(),
-        service.config.prefix_cache_bytes,
-    )
-    .map_err(|error| ApiError::new(ErrorCode::Internal, format!("cannot start the engine: {error}")))?;
-    service.open(engine, language);
+    let ended = start_engine(service, model)
+        .map_err(|error| ApiError::new(ErrorCode::Internal, format!("cannot start the engine: {error}")))?;
     tracing::info!(model = service.config.model_ref, slots = service.slots().total(), "ready");
     tokio::select! {
         () = service.stop.cancelled() => Ok(()),
         outcome = ended => outcome
             .unwrap_or_else(|_| Err(ApiError::new(ErrorCode::Internal, "The engine ended by a panic."))),
     }
+}
+
+/// A model of either kind, as it comes from the load.
+enum Model {
+    Text(TextModel),
+    Vectors(VectorModel, Arc<Reader>),
+}
+
+/// Starts the engine that the model needs and opens the door; the receiver learns of the engine's end.
+fn start_engine(service: &Service, model: Model) -> std::io::Result<oneshot::Receiver<Result<(), ApiError>>> {
+    let (serving, ended) = match model {
+        Model::Text(TextModel { weights, language }) => {
+            let (engine, ended) = Engine::start(
+                weights,
+                language.vocabulary.clone(),
+                service.slots().total(),
+                service.config.prefix_cache_bytes,
+            )?;
+            (Serving::Text(Loaded { engine, language }), ended)
+        }
+        Model::Vectors(model, reader) => {
+            let (engine, ended) = VectorEngine::start(model)?;
+            (Serving::Vectors { engine, reader }, ended)
+        }
+    };
+    service.open(serving);
+    Ok(ended)
 }
 
 async fn tell_hive(service: &Service, port: u16) {
@@ -115,17 +140,37 @@ async fn tell_hive(service: &Service, port: u16) {
 }
 
 /// Loads on a thread of its own, which the process does not wait for when it is told to stop in the middle.
-fn start_load(service: &Service) -> Result<oneshot::Receiver<Result<TextModel, LoadError>>, ApiError> {
+fn start_load(service: &Service) -> Result<oneshot::Receiver<Result<Model, LoadError>>, ApiError> {
     let (sender, receiver) = oneshot::channel();
-    let ModelConfig { path, backend, gpu, context_limit, kv, threads } = service.config.model.clone();
+    let config = service.config.model.clone();
     let progress = service.lifecycle.reporter();
     std::thread::Builder::new()
         .name("load".to_owned())
         .spawn(move || {
-            let order = LoadOrder { path: &path, backend, gpu, context_limit, kv, threads };
             // The supervisor is gone when the worker was told to stop; nobody wants the model then.
-            let _ = sender.send(load(&order, &mut |loading| progress.progress(loading)));
+            let _ = sender.send(load_any(&config, move |loading| progress.progress(loading)));
         })
         .map_err(|error| ApiError::new(ErrorCode::Internal, format!("cannot start a thread: {error}")))?;
     Ok(receiver)
+}
+
+/// Loads whatever kind of model the path leads to.
+fn load_any(
+    config: &ModelConfig,
+    mut progress: impl FnMut(LoadProgress) + 'static,
+) -> Result<Model, LoadError> {
+    if let Some(folder) = embedding::model::folder_of(&config.path) {
+        let (model, reader) = embedding::model::load(&folder, config, progress)?;
+        return Ok(Model::Vectors(model, reader));
+    }
+    let ModelConfig { path, backend, gpu, context_limit, kv, threads } = config;
+    let order = LoadOrder {
+        path,
+        backend: *backend,
+        gpu: *gpu,
+        context_limit: *context_limit,
+        kv: *kv,
+        threads: *threads,
+    };
+    load(&order, &mut progress).map(Model::Text)
 }

@@ -1,16 +1,22 @@
 //! What the worker does for a caller, apart from how the caller asks: take a request, run it, cancel it, tell the state.
+//! What only models that make vectors do is in `vectors`.
+
+mod vectors;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use protocol::hive::ModelKind;
 use protocol::worker::{Health, Message, Ready, WorkerState};
 use protocol::{ApiError, ErrorCode};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::engine::{Engine, Event, GenerationRequest, Input, Job, Slots};
+use crate::embedding::engine::VectorEngine;
+use crate::embedding::model::Reader;
+use crate::engine::{Engine, Event, GenerationRequest, Input, Job, SlotGuard, Slots};
 use crate::lifecycle::Lifecycle;
 use crate::text::language::{Language, Prepared, Terms};
 
@@ -31,15 +37,52 @@ pub struct Service {
     /// Cancelled when the worker is to stop.
     pub stop: CancellationToken,
     slots: Slots,
-    loaded: OnceLock<Loaded>,
+    serving: OnceLock<Serving>,
     running: Arc<Running>,
     started: Instant,
 }
 
+/// A model that runs, with what its requests are read by.
 #[derive(Debug)]
-struct Loaded {
-    engine: Engine,
-    language: Arc<Language>,
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Serving {
+    Text(Loaded),
+    Vectors { engine: VectorEngine, reader: Arc<Reader> },
+}
+
+impl Serving {
+    fn kind(&self) -> ModelKind {
+        match self {
+            Self::Text(_) => ModelKind::TextGen,
+            Self::Vectors { reader, .. } => reader.kind,
+        }
+    }
+
+    /// Tokens that a request may have.
+    fn context_limit(&self) -> usize {
+        match self {
+            Self::Text(loaded) => loaded.context_limit(),
+            Self::Vectors { reader, .. } => reader.tokenizer.limit(),
+        }
+    }
+}
+
+/// What is told to who asks a model of this kind for something else.
+fn wrong_kind(kind: ModelKind) -> ApiError {
+    let what = match kind {
+        ModelKind::TextGen => "generates text: use POST /v1/execute",
+        ModelKind::Embedding => "makes vectors: use POST /v1/embed",
+        ModelKind::Rerank => "ranks documents: use POST /v1/rerank",
+    };
+    ApiError::new(ErrorCode::UnsupportedModel, format!("This worker's model {what}."))
+}
+
+/// A model that generates text.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Loaded {
+    pub engine: Engine,
+    pub language: Arc<Language>,
 }
 
 impl Loaded {
@@ -110,7 +153,7 @@ impl Service {
         Self {
             lifecycle: Lifecycle::new(),
             slots: Slots::new(config.slots),
-            loaded: OnceLock::new(),
+            serving: OnceLock::new(),
             running: Arc::new(Running::default()),
             started: Instant::now(),
             stop,
@@ -124,17 +167,19 @@ impl Service {
     }
 
     /// Begins to take requests.
-    pub fn open(&self, engine: Engine, language: Arc<Language>) {
+    pub fn open(&self, serving: Serving) {
         // There is one load in a process's life, so the place is empty.
-        let _ = self.loaded.set(Loaded { engine, language });
+        let _ = self.serving.set(serving);
         self.lifecycle.serving();
     }
 
     /// Stops to take requests and ends the running ones with an error.
     pub fn close(&self) {
         self.lifecycle.stopping();
-        if let Some(loaded) = self.loaded.get() {
-            loaded.engine.stop();
+        match self.serving.get() {
+            Some(Serving::Text(loaded)) => loaded.engine.stop(),
+            Some(Serving::Vectors { engine, .. }) => engine.stop(),
+            None => {}
         }
     }
 
@@ -145,15 +190,9 @@ impl Service {
         default_id: String,
     ) -> Result<Execution, ApiError> {
         let accepted = Instant::now();
-        if let Some(refusal) = self.lifecycle.status().refusal() {
-            return Err(refusal);
-        }
-        let loaded =
-            self.loaded.get().ok_or_else(|| ApiError::new(ErrorCode::ModelLoading, "No model is loaded."))?;
-        let slot = self.slots.take().ok_or_else(|| {
-            let message = format!("All {} slots of this worker are taken.", self.slots.total());
-            ApiError::new(ErrorCode::AllSlotsBusy, message).with_retry_after_ms(BUSY_RETRY_MS)
-        })?;
+        let serving = self.serving()?;
+        let Serving::Text(loaded) = serving else { return Err(wrong_kind(serving.kind())) };
+        let slot = self.take_slot()?;
         request.check_vocabulary(loaded.language.vocabulary.size())?;
         let sampling = request.sampling.clone();
         let (request_id, choices, echo) = (request.request_id.clone(), request.choices, request.echo);
@@ -182,6 +221,21 @@ impl Service {
             accepted,
         })?;
         Ok(execution)
+    }
+
+    /// The model, if requests are taken.
+    fn serving(&self) -> Result<&Serving, ApiError> {
+        if let Some(refusal) = self.lifecycle.status().refusal() {
+            return Err(refusal);
+        }
+        self.serving.get().ok_or_else(|| ApiError::new(ErrorCode::ModelLoading, "No model is loaded."))
+    }
+
+    fn take_slot(&self) -> Result<SlotGuard, ApiError> {
+        self.slots.take().ok_or_else(|| {
+            let message = format!("All {} slots of this worker are taken.", self.slots.total());
+            ApiError::new(ErrorCode::AllSlotsBusy, message).with_retry_after_ms(BUSY_RETRY_MS)
+        })
     }
 
     fn register(&self, wanted: Option<String>, default_id: String, ending: Ending) -> Result<(), ApiError> {
@@ -238,20 +292,24 @@ impl Service {
 
     /// Who this is and how it does.
     pub fn health(&self) -> Health {
-        let context_length = self.loaded.get().map_or(0, |loaded| loaded.context_limit() as u32);
+        let context_length = self.serving.get().map_or(0, |serving| serving.context_limit() as u32);
         let on_gpu = self.config.model.backend != protocol::worker::Backend::Cpu;
         Health {
             status: "healthy".to_owned(),
             worker_id: self.config.worker_id.clone(),
             boot_id: self.config.boot_id.clone(),
             model: self.config.model_ref.clone(),
+            kind: self.serving.get().map(Serving::kind),
             backend: self.config.model.backend,
             device: on_gpu.then_some(self.config.model.gpu),
             state: self.state(),
             slots_total: self.slots.total(),
             slots_available: self.slots.available(),
             context_length,
-            kv: self.loaded.get().map(|loaded| loaded.engine.kv_health()),
+            kv: match self.serving.get() {
+                Some(Serving::Text(loaded)) => Some(loaded.engine.kv_health()),
+                Some(Serving::Vectors { .. }) | None => None,
+            },
             idle_ms: self.slots.unchanged_ms(),
             uptime_seconds: self.started.elapsed().as_secs(),
         }

@@ -15,11 +15,11 @@ use super::{Inference, InferenceRequest};
 use crate::scheduler::{Demand, Lease, Ticket, TicketEvent, Waiting};
 
 /// A request without a deadline of its own waits at most this long for a slot.
-const LONGEST_WAIT: Duration = Duration::from_mins(10);
+pub(super) const LONGEST_WAIT: Duration = Duration::from_mins(10);
 /// Before the first byte, a request is given to this many workers at most.
-const MAX_ATTEMPTS: u32 = 4;
+pub(super) const MAX_ATTEMPTS: u32 = 4;
 /// The pause before the second attempt, in which the fleet's news arrive; each later one is four times as long.
-const RETRY_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// A worker's stream ends right after its last event.
 const END_WITHIN: Duration = Duration::from_secs(1);
 /// A worker answers a cancel within one step; one that does not is given up.
@@ -164,7 +164,7 @@ impl Run {
         let execution_id = Uuid::new_v4().to_string();
         let order = self.request.to_execute(&execution_id);
         let (request, correlation_id) = (self.request.clone(), self.correlation_id.clone());
-        let slot = HeldSlot { lease: Some(lease), client: client.clone(), execution_id };
+        let slot = HeldSlot::new(lease, client.clone(), execution_id);
         Phase::Connecting(Box::pin(async move {
             let mut slot = slot;
             match client.execute(&order, &correlation_id).await {
@@ -199,12 +199,12 @@ async fn read_out(mut events: TaskEvents) {
     let _ = tokio::time::timeout(END_WITHIN, events.next()).await;
 }
 
-fn shutting_down() -> ApiError {
+pub(super) fn shutting_down() -> ApiError {
     ApiError::new(ErrorCode::ShuttingDown, "The server is stopping.").with_retry_after_ms(5000)
 }
 
 /// Whether a refusal before the first byte says something about the worker and not about the request.
-fn may_go_elsewhere(error: &ApiError) -> bool {
+pub(super) fn may_go_elsewhere(error: &ApiError) -> bool {
     matches!(
         error.code,
         ErrorCode::AllSlotsBusy
@@ -239,14 +239,18 @@ async fn sleep_until(instant: Option<Instant>) {
 
 /// A slot in use. It goes back to the scheduler when the worker has confirmed that the sequence is gone: by its last
 /// event, or by its answer to a cancel.
-struct HeldSlot {
+pub(super) struct HeldSlot {
     lease: Option<Lease>,
     client: WorkerClient,
     execution_id: String,
 }
 
 impl HeldSlot {
-    fn confirm_free(&mut self) {
+    pub(super) fn new(lease: Lease, client: WorkerClient, execution_id: String) -> Self {
+        Self { lease: Some(lease), client, execution_id }
+    }
+
+    pub(super) fn confirm_free(&mut self) {
         self.lease = None;
     }
 }

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use protocol::hive::{SpawnRequest, WorkerInfo};
-use protocol::worker::WorkerState;
+use protocol::hive::{ModelKind, SpawnRequest, WorkerInfo};
+use protocol::worker::{Backend, WorkerState};
 use protocol::{ApiError, BootId, ErrorCode, WorkerId};
 
 use super::{Demand, StartPolicy};
@@ -82,10 +82,13 @@ fn start(demand: &Demand, fleet: &Fleet, policy: &StartPolicy) -> Decision {
             ApiError::new(ErrorCode::HiveUnavailable, message).with_retry_after_ms(1000),
         );
     }
+    // Encoders compute on the CPU, whatever text is generated on.
+    let backend = match fleet.model(&demand.model).map(|model| model.kind) {
+        Some(ModelKind::Embedding | ModelKind::Rerank) => Backend::Cpu,
+        Some(ModelKind::TextGen) | None => policy.backend,
+    };
     let able = connected()
-        .filter(|(_, node)| {
-            node.models.contains_key(&demand.model) && node.backends.contains(&policy.backend)
-        })
+        .filter(|(_, node)| node.models.contains_key(&demand.model) && node.backends.contains(&backend))
         // A machine that has the file already is ready sooner.
         .max_by_key(|(_, node)| node.models.get(&demand.model).is_some_and(|model| model.downloaded));
     match able {
@@ -93,8 +96,8 @@ fn start(demand: &Demand, fleet: &Fleet, policy: &StartPolicy) -> Decision {
             node: name.clone(),
             request: SpawnRequest {
                 model: demand.model.clone(),
-                backend: policy.backend,
-                gpu: policy.gpu,
+                backend,
+                gpu: policy.gpu.filter(|_| backend == policy.backend),
                 slots: None,
                 port: None,
             },
@@ -104,7 +107,7 @@ fn start(demand: &Demand, fleet: &Fleet, policy: &StartPolicy) -> Decision {
                 ErrorCode::NoWorkerAvailable,
                 format!(
                     "No worker serves '{}' and no node can start one on the backend {}.",
-                    demand.model, policy.backend
+                    demand.model, backend
                 ),
             )
             .with_retry_after_ms(5000),

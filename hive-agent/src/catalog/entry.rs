@@ -178,6 +178,26 @@ impl PipRecipe {
     }
 }
 
+/// What a file that nobody described is for: safetensors are an encoder's, whose config.json beside them tells which; all
+/// others generate text.
+pub(super) fn kind_of_file(path: &Path) -> ModelKind {
+    #[derive(Default, Deserialize)]
+    struct Config {
+        #[serde(default)]
+        architectures: Vec<String>,
+    }
+    if path.extension().is_none_or(|extension| extension != "safetensors") {
+        return ModelKind::TextGen;
+    }
+    let config = std::fs::read(path.with_file_name("config.json")).unwrap_or_default();
+    let config: Config = serde_json::from_slice(&config).unwrap_or_default();
+    if config.architectures.iter().any(|name| name.ends_with("ForSequenceClassification")) {
+        ModelKind::Rerank
+    } else {
+        ModelKind::Embedding
+    }
+}
+
 /// A model as a settings file describes it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -323,6 +343,17 @@ mod tests {
             let Origin::Pip(recipe) = model.origin else { panic!("{} is not of pip", model.reference) };
             assert!(recipe.wheels_bytes() > 50_000_000 && recipe.files_bytes() > recipe.wheels_bytes());
         }
+    }
+
+    #[test]
+    fn a_file_is_for_what_it_and_its_neighbour_say() {
+        let folder = tempfile::tempdir().unwrap();
+        let weights = folder.path().join("model.safetensors");
+        assert_eq!(kind_of_file(&weights), ModelKind::Embedding);
+        let config = r#"{"architectures": ["XLMRobertaForSequenceClassification"]}"#;
+        std::fs::write(folder.path().join("config.json"), config).unwrap();
+        assert_eq!(kind_of_file(&weights), ModelKind::Rerank);
+        assert_eq!(kind_of_file(&folder.path().join("model.gguf")), ModelKind::TextGen);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use protocol::hive::{DownloadEvent, ModelEntry, ModelKind, Provider};
+use protocol::hive::{DownloadEvent, ModelEntry, Provider};
 use protocol::{ApiError, ErrorCode};
 use tokio_util::sync::CancellationToken;
 
@@ -290,8 +290,9 @@ impl Catalog {
             return Ok(Some(model.clone()));
         }
         if let Some(path) = reference.file() {
+            let kind = entry::kind_of_file(&path);
             let origin = Origin::File { path, sha256: None };
-            return Ok(Some(KnownModel { reference: reference.clone(), kind: ModelKind::TextGen, origin }));
+            return Ok(Some(KnownModel { reference: reference.clone(), kind, origin }));
         }
         let stored = self.shared.store.find(reference.as_str()).await?;
         Ok(stored.map(|stored| KnownModel {

@@ -104,7 +104,7 @@ impl Store {
         .bind(model.size_bytes as i64)
         .bind(model.downloaded_at)
         .bind(model.last_used_at)
-        .bind(kind_name(model.kind))
+        .bind(model.kind.as_str())
         .bind(&model.sha256)
         .bind(presence_name(model.presence))
         .execute(&self.pool)
@@ -140,10 +140,10 @@ fn read(row: &SqliteRow) -> sqlx::Result<StoredModel> {
         size_bytes: row.try_get::<i64, _>("size_bytes")? as u64,
         downloaded_at: row.try_get("downloaded_at")?,
         last_used_at: row.try_get("last_used_at")?,
-        kind: match row.try_get::<&str, _>("kind")? {
-            "text-gen" => ModelKind::TextGen,
-            "embedding" => ModelKind::Embedding,
-            other => return Err(unknown("kind", other)),
+        kind: {
+            let name = row.try_get::<&str, _>("kind")?;
+            let kinds = [ModelKind::TextGen, ModelKind::Embedding, ModelKind::Rerank];
+            kinds.into_iter().find(|kind| kind.as_str() == name).ok_or_else(|| unknown("kind", name))?
         },
         sha256: row.try_get("sha256")?,
         presence: match row.try_get::<&str, _>("state")? {
@@ -156,13 +156,6 @@ fn read(row: &SqliteRow) -> sqlx::Result<StoredModel> {
 
 fn unknown(column: &str, value: &str) -> sqlx::Error {
     sqlx::Error::Decode(format!("the models table has an unknown {column}: '{value}'").into())
-}
-
-const fn kind_name(kind: ModelKind) -> &'static str {
-    match kind {
-        ModelKind::TextGen => "text-gen",
-        ModelKind::Embedding => "embedding",
-    }
 }
 
 const fn presence_name(presence: Presence) -> &'static str {

@@ -136,6 +136,7 @@ mod tests {
             status: "healthy".to_owned(),
             worker_id: "w".into(),
             boot_id: "b".into(),
+            kind: None,
             model: "m".to_owned(),
             backend: Backend::Cpu,
             device: None,

@@ -30,6 +30,8 @@ use ports::{PortLease, Ports};
 use preflight::Reservations;
 use supervisor::Supervisor;
 
+/// Requests that a worker with an encoder takes at once: they share batches, and a slot costs next to nothing.
+const VECTOR_SLOTS: u32 = 32;
 /// A worker may be asked for this many slots; each holds a whole context's keys and values.
 const SLOTS_MAX: u32 = 256;
 /// All workers are gone this long after the hive was told to stop, those that do not listen included.
@@ -99,7 +101,7 @@ impl Workers {
         let shared = &self.shared;
         check_numbers(&request)?;
         let model = shared.catalog.resolve(&request.model, None).await?;
-        check_kind(&model)?;
+        check_kind(&model, request.backend)?;
         shared.catalog.check_source(&model)?;
         self.check_backend(&request).await?;
         let model_bytes = shared.catalog.expected_bytes(&model);
@@ -169,7 +171,11 @@ impl Workers {
     }
 
     fn new_worker(&self, request: &SpawnRequest, model: &KnownModel, lease: &PortLease) -> WorkerInfo {
-        let slots = request.slots.unwrap_or(self.shared.settings.workers.slots);
+        let usual = match model.kind {
+            ModelKind::TextGen => self.shared.settings.workers.slots,
+            ModelKind::Embedding | ModelKind::Rerank => VECTOR_SLOTS,
+        };
+        let slots = request.slots.unwrap_or(usual);
         WorkerInfo {
             // Version 7 sorts by time, and so does every list of workers.
             id: Uuid::now_v7().to_string().into(),
@@ -269,19 +275,19 @@ fn check_numbers(request: &SpawnRequest) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// A worker that generates text would call the files of another kind broken.
-fn check_kind(model: &KnownModel) -> Result<(), ApiError> {
-    match model.kind {
-        ModelKind::TextGen => Ok(()),
-        ModelKind::Embedding => Err(ApiError::new(
-            ErrorCode::UnsupportedModel,
-            format!(
-                "'{}' is an embedding model; the workers of this version generate text.",
-                model.reference
-            ),
-        )
-        .with_param("model")),
+/// Encoders compute on the CPU, and no other device stands in for one that was named.
+fn check_kind(model: &KnownModel, backend: Backend) -> Result<(), ApiError> {
+    if model.kind == ModelKind::TextGen || backend == Backend::Cpu {
+        return Ok(());
     }
+    let message = format!(
+        "'{}' is an {} model; these run on the backend cpu, not on {backend}.",
+        model.reference,
+        model.kind.as_str()
+    );
+    Err(ApiError::new(ErrorCode::UnsupportedModel, message)
+        .with_param("backend")
+        .with_action("Use the backend cpu."))
 }
 
 fn unknown(worker_id: &WorkerId) -> ApiError {

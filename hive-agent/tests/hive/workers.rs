@@ -59,7 +59,6 @@ async fn orders_that_cannot_be_met_are_refused_at_once() {
         ("file:/no/such/file.gguf", ErrorCode::ModelNotFound),
         ("file:relative.gguf", ErrorCode::InvalidRequest),
         ("../escape", ErrorCode::InvalidRequest),
-        ("all-minilm-l6-v2", ErrorCode::UnsupportedModel),
         ("hf:org/model", ErrorCode::UnsupportedParameter),
     ] {
         assert_eq!(hive.try_spawn(reference, Backend::Cpu).await.unwrap_err().code, code, "{reference}");

@@ -12,6 +12,8 @@ mod answers;
 mod batching;
 mod constraints;
 mod decoder;
+mod embeddings;
+mod encoder_model;
 mod lifecycle;
 mod oracle;
 mod oracle_batching;

@@ -29,7 +29,7 @@ impl Drop for Worker {
 pub fn command(model: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_worker-rbee"));
     // Away from the settings of whoever runs the tests.
-    command.args(["--data-dir", "/nonexistent", "--threads", "2", "--port", "0", "--model"]).arg(model);
+    command.args(["--data-dir", "/nonexistent", "--port", "0", "--model"]).arg(model);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -60,7 +60,11 @@ impl Worker {
 
     /// Starts a worker and waits until it listens.
     pub fn listening(model: &Path, arguments: &[&str]) -> Self {
-        let mut child = command(model).args(arguments).stderr(Stdio::null()).spawn().unwrap();
+        let mut command = command(model);
+        if !arguments.contains(&"--threads") {
+            command.args(["--threads", "2"]);
+        }
+        let mut child = command.args(arguments).stderr(Stdio::null()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         let address = line.trim().strip_prefix("worker-rbee listening on http://").expect(&line).to_owned();
