@@ -58,7 +58,7 @@ struct Flip {
     gap: f64,
 }
 
-fn recorded<Case: DeserializeOwned>(name: &str) -> Vec<Case> {
+pub fn recorded<Case: DeserializeOwned>(name: &str) -> Vec<Case> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle").join(name);
     serde_json::from_slice::<Recorded<Case>>(&std::fs::read(path).unwrap()).unwrap().cases
 }
@@ -72,9 +72,10 @@ pub fn model_path(name: &str) -> PathBuf {
     path
 }
 
-fn open(path: &Path) -> TextModel {
+pub fn open(path: &Path, context_limit: usize) -> TextModel {
     let kv = KvConfig { format: KvFormat::F16, budget_bytes: 2 << 30 };
-    let order = LoadOrder { path, backend: Backend::Cpu, gpu: 0, context_limit: Some(2048), kv, threads: 2 };
+    let order =
+        LoadOrder { path, backend: Backend::Cpu, gpu: 0, context_limit: Some(context_limit), kv, threads: 2 };
     load(&order, &mut |_| {}).unwrap()
 }
 
@@ -101,7 +102,7 @@ fn dequantised(path: &Path) -> (tempfile::TempDir, PathBuf) {
 }
 
 fn assert_same_tokens(name: &str, recorded_in: &str) {
-    let model = open(&model_path(name));
+    let model = open(&model_path(name), 2048);
     let cases: Vec<TokenCase> = recorded(recorded_in);
     assert!(cases.len() >= 200, "{} cases in {recorded_in}", cases.len());
     let wrong: Vec<String> = cases
@@ -171,7 +172,7 @@ fn gemma3_tokens_equal_llama_cpps() {
 #[test]
 fn smollm2_at_full_precision_answers_as_llama_cpp_does() {
     let (_folder, path) = dequantised(&model_path("smollm2-135m-instruct.gguf"));
-    let mut model = open(&path);
+    let mut model = open(&path, 2048);
     let cases: Vec<GreedyCase> = recorded("greedy_f32.json");
     assert_eq!(cases.len(), 20);
     assert_same_prompts(&model, &cases);
@@ -203,7 +204,7 @@ fn equal_answers(path: &Path, cases: &[GreedyCase]) -> usize {
 
 #[test]
 fn smollm2_as_quantised_chooses_as_llama_cpp_does_where_the_choice_is_clear() {
-    let mut model = open(&model_path("smollm2-135m-instruct.gguf"));
+    let mut model = open(&model_path("smollm2-135m-instruct.gguf"), 2048);
     let cases: Vec<GreedyCase> = recorded("greedy.json");
     assert_same_prompts(&model, &cases);
     let flips = flips(&mut model.weights, &cases);
@@ -219,7 +220,7 @@ fn smollm2_as_quantised_chooses_as_llama_cpp_does_where_the_choice_is_clear() {
 
 #[test]
 fn gemma3_chooses_as_llama_cpp_does_where_the_choice_is_clear() {
-    let mut model = open(&model_path("gemma-3-270m.gguf"));
+    let mut model = open(&model_path("gemma-3-270m.gguf"), 2048);
     let mut cases: Vec<GreedyCase> = recorded("greedy_gemma3.json");
     assert_same_prompts(&model, &cases);
     assert!(cases.iter().any(|case| case.prompt_tokens.len() > 512), "one prompt exceeds the sliding window");
