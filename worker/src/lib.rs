@@ -163,7 +163,7 @@ fn load_any(
         let (model, reader) = embedding::model::load(&folder, config, progress)?;
         return Ok(Model::Vectors(model, reader));
     }
-    let ModelConfig { path, backend, gpu, context_limit, kv, threads } = config;
+    let ModelConfig { path, backend, gpu, context_limit, kv, threads, .. } = config;
     let order = LoadOrder {
         path,
         backend: *backend,
