@@ -98,7 +98,7 @@ async fn supervise(service: &Service, port: u16) -> Result<(), ApiError> {
 /// A model of either kind, as it comes from the load.
 enum Model {
     Text(TextModel),
-    Vectors(VectorModel, Arc<Reader>),
+    Vectors(Box<VectorModel>, Arc<Reader>),
 }
 
 /// Starts the engine that the model needs and opens the door; the receiver learns of the engine's end.
@@ -114,7 +114,7 @@ fn start_engine(service: &Service, model: Model) -> std::io::Result<oneshot::Rec
             (Serving::Text(Loaded { engine, language }), ended)
         }
         Model::Vectors(model, reader) => {
-            let (engine, ended) = VectorEngine::start(model)?;
+            let (engine, ended) = VectorEngine::start(*model)?;
             (Serving::Vectors { engine, reader }, ended)
         }
     };
@@ -161,7 +161,7 @@ fn load_any(
 ) -> Result<Model, LoadError> {
     if let Some(folder) = embedding::model::folder_of(&config.path) {
         let (model, reader) = embedding::model::load(&folder, config, progress)?;
-        return Ok(Model::Vectors(model, reader));
+        return Ok(Model::Vectors(Box::new(model), reader));
     }
     let ModelConfig { path, backend, gpu, context_limit, kv, threads, .. } = config;
     let order = LoadOrder {

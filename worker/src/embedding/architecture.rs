@@ -286,11 +286,14 @@ impl Architecture {
         let local = base_of("sliding_attention", "local_rope_theta", 10_000.0)?;
         let is_local = |layer: usize| match config.find(&["layer_types"]).and_then(|types| types.get(layer)) {
             Some(kind) => kind == "sliding_attention",
-            None => layer % every != 0,
+            None => !layer.is_multiple_of(every),
         };
-        let attention = (0..base.layers).map(|layer| match is_local(layer) {
-            true => LayerAttention { window: Some(window), rope_base: local },
-            false => LayerAttention { window: None, rope_base: global },
+        let attention = (0..base.layers).map(|layer| {
+            if is_local(layer) {
+                LayerAttention { window: Some(window), rope_base: local }
+            } else {
+                LayerAttention { window: None, rope_base: global }
+            }
         });
         Ok(Self {
             gated: true,
@@ -386,7 +389,6 @@ impl Family {
     /// A layer's names.
     pub fn layer(self, layer: usize, gated: bool) -> LayerNames {
         match self {
-            Self::Bert | Self::Roberta => bert_names(&format!("encoder.layer.{layer}.")),
             Self::JinaBert if gated => {
                 let at = format!("encoder.layer.{layer}.");
                 LayerNames {
@@ -396,7 +398,7 @@ impl Family {
                     ..bert_names(&at)
                 }
             }
-            Self::JinaBert => bert_names(&format!("encoder.layer.{layer}.")),
+            Self::Bert | Self::Roberta | Self::JinaBert => bert_names(&format!("encoder.layer.{layer}.")),
             Self::DistilBert => {
                 let at = format!("transformer.layer.{layer}.");
                 LayerNames {

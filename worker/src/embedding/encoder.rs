@@ -231,7 +231,7 @@ impl Encoder {
         let input = self.block_input(layer.attention_norm.as_ref(), part.hidden, &mut scratch.normed);
         layer.attention_in.multiply(input, part.next, Store::Set);
         let width = self.architecture.hidden;
-        if let Some(turns) = plan.turns.iter().find(|turns| turns.base == layer.attention.rope_base) {
+        if let Some(turns) = plan.turns.iter().find(|turns| turns.base.to_bits() == layer.attention.rope_base.to_bits()) {
             for span in plan.overlapping(&rows) {
                 for row in rows.start.max(span.start)..rows.end.min(span.end) {
                     let row_start = (row - rows.start) * 3 * width;
@@ -338,10 +338,9 @@ impl Layer {
         let names = architecture.family.layer(index, gated);
         let wide = if gated { 2 * feed_forward } else { feed_forward };
         let attention_norm = match architecture.norm {
-            NormPlace::After => Some(weights.norm(&names.attention_norm, hidden)?),
             // The first layer's input is normalised already.
             NormPlace::Before if index == 0 => weights.optional_norm(&names.attention_norm, hidden)?,
-            NormPlace::Before => Some(weights.norm(&names.attention_norm, hidden)?),
+            NormPlace::Before | NormPlace::After => Some(weights.norm(&names.attention_norm, hidden)?),
         };
         Ok(Self {
             attention: architecture.attention[index],
@@ -374,7 +373,7 @@ impl<'a> Plan<'a> {
         if architecture.position == Position::Rotary {
             let longest = texts.iter().map(|text| text.ids.len()).max().unwrap_or(0);
             for LayerAttention { rope_base, .. } in &architecture.attention {
-                if !turns.iter().any(|known| known.base == *rope_base) {
+                if !turns.iter().any(|known| known.base.to_bits() == rope_base.to_bits()) {
                     turns.push(Turns::new(*rope_base, architecture.head_width(), longest));
                 }
             }

@@ -80,6 +80,8 @@ pub fn mean(rows: &[f32], width: usize) -> Vec<f32> {
         sums.iter_mut().zip(row).for_each(|(sum, number)| *sum += number);
     }
     let count = (rows.len() / width).max(1) as f32;
-    sums.iter_mut().for_each(|sum| *sum /= count);
+    for sum in &mut sums {
+        *sum /= count;
+    }
     sums
 }

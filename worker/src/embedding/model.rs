@@ -50,7 +50,7 @@ pub struct VectorModel {
 #[derive(Debug)]
 enum Output {
     Vectors(Pooler),
-    Labels(Head),
+    Labels(Box<Head>),
 }
 
 /// What a request's texts are for the model, apart from its weights.
@@ -83,7 +83,7 @@ pub fn load(
     let tokenizer = Tokenizer::read(folder, vocabulary, architecture.context)?.limited(config.context_limit);
     let mut weights = open_weights(folder, &architecture, progress)?;
     let output = match head {
-        Some(kind) => Output::Labels(Head::read(kind, &architecture, &mut weights, packing)?),
+        Some(kind) => Output::Labels(Box::new(Head::read(kind, &architecture, &mut weights, packing)?)),
         None => Output::Vectors(Pooler::read(folder)?),
     };
     let encoder = Encoder::read(architecture, &mut weights, packing)?;
@@ -100,10 +100,8 @@ pub fn load(
 /// The kind of products that was asked for, if this processor has it.
 fn operands(precision: Precision) -> Result<Operands, LoadError> {
     match precision {
-        Precision::F32 => Ok(Operands::F32),
-        Precision::Auto if Operands::Bf16.is_available() => Ok(Operands::Bf16),
-        Precision::Auto => Ok(Operands::F32),
-        Precision::Bf16 if Operands::Bf16.is_available() => Ok(Operands::Bf16),
+        Precision::Auto | Precision::Bf16 if Operands::Bf16.is_available() => Ok(Operands::Bf16),
+        Precision::Auto | Precision::F32 => Ok(Operands::F32),
         Precision::Bf16 => Err(LoadError::Failed(
             "precision bf16 was asked for; this processor has no products of it".to_owned(),
         )),

@@ -249,6 +249,7 @@ mod tests {
         None
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "what `read` gives is an option")]
     fn some(name: &str, arguments: &str, rest: &str) -> Option<(String, String, String)> {
         Some((name.to_owned(), arguments.to_owned(), rest.to_owned()))
     }
