@@ -231,7 +231,9 @@ impl Encoder {
         let input = self.block_input(layer.attention_norm.as_ref(), part.hidden, &mut scratch.normed);
         layer.attention_in.multiply(input, part.next, Store::Set);
         let width = self.architecture.hidden;
-        if let Some(turns) = plan.turns.iter().find(|turns| turns.base.to_bits() == layer.attention.rope_base.to_bits()) {
+        if let Some(turns) =
+            plan.turns.iter().find(|turns| turns.base.to_bits() == layer.attention.rope_base.to_bits())
+        {
             for span in plan.overlapping(&rows) {
                 for row in rows.start.max(span.start)..rows.end.min(span.end) {
                     let row_start = (row - rows.start) * 3 * width;

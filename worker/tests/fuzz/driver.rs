@@ -17,7 +17,7 @@ const CORPUS_MAX: usize = 2_000;
 /// A run that found this much has shown enough.
 const FINDINGS_MAX: usize = 5;
 /// An input that takes longer than this never ends.
-const HANG: Duration = Duration::from_secs(60);
+const HANG: Duration = Duration::from_mins(1);
 
 /// What an input may cost.
 pub struct Limits {
@@ -178,10 +178,13 @@ fn save(name: &str, bytes: &[u8]) -> PathBuf {
     path
 }
 
+/// The input at work, and since when.
+type Running = (Instant, Vec<u8>);
+
 /// Ends the process when an input does not end, and leaves that input behind.
 struct Watchdog {
     name: String,
-    running: Arc<Mutex<Option<(Instant, Vec<u8>)>>>,
+    running: Arc<Mutex<Option<Running>>>,
 }
 
 impl Watchdog {

@@ -157,7 +157,7 @@ impl Input for Draft {
             7 => draft.set("general.alignment", Value::Number(4, 8 << rng.u32(..8))),
             8 if !draft.pairs.is_empty() => mutate::bytes(&mut draft.pairs[pair].0, b"llama.", rng),
             9 if !other.pairs.is_empty() => {
-                draft.pairs.push(other.pairs[rng.usize(..other.pairs.len())].clone())
+                draft.pairs.push(other.pairs[rng.usize(..other.pairs.len())].clone());
             }
             10 => draft.data_bytes = rng.usize(..4096),
             11..=14 => draft.alter_tensor(rng),

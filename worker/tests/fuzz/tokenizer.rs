@@ -91,7 +91,7 @@ impl Parts {
             0 => token.clear(),
             1 => *token = token.repeat(rng.usize(1..300)),
             2 => *token = "a".repeat(rng.usize(1..400)),
-            3 => *token = ["<0x41>", "<0xZZ>", "▁", "<|x|>", "Ġ", "</s>", "\u{0}"][rng.usize(..7)].to_owned(),
+            3 => ["<0x41>", "<0xZZ>", "▁", "<|x|>", "Ġ", "</s>", "\u{0}"][rng.usize(..7)].clone_into(token),
             _ => {
                 let mut bytes = token.clone().into_bytes();
                 mutate::bytes(&mut bytes, "Ġ▁é".as_bytes(), rng);
@@ -106,7 +106,7 @@ impl Input for Parts {
         let mut parts = self.clone();
         let nth = rng.usize(..parts.tokens.len().max(1));
         match rng.u8(..18) {
-            0 => parts.model = MODELS[rng.usize(..MODELS.len())].to_owned(),
+            0 => MODELS[rng.usize(..MODELS.len())].clone_into(&mut parts.model),
             1 => parts.pre = Some(PRES[rng.usize(..PRES.len())].to_owned()),
             2 => parts.pre = None,
             3..=5 => parts.alter_token(rng),
@@ -133,8 +133,8 @@ impl Input for Parts {
                     *score = scores[rng.usize(..scores.len())];
                 }
             }
-            11 => parts.scores = other.scores.clone(),
-            12 => parts.merges = other.merges.clone(),
+            11 => parts.scores.clone_from(&other.scores),
+            12 => parts.merges.clone_from(&other.merges),
             13 | 14 => {
                 let merges = parts.merges.get_or_insert_default();
                 let part = |rng: &mut Rng| parts.tokens.get(rng.usize(..parts.tokens.len().max(1))).cloned();
@@ -227,7 +227,9 @@ fn use_all(bytes: &[u8], texts: &[String]) -> Result<(), String> {
         assert!(ids.iter().all(|id| (*id as usize) < vocabulary.size()));
         let plain = tokenizer.encode(text, ControlTokens::Plain)?;
         let mut bytes = Vec::new();
-        plain.iter().for_each(|id| vocabulary.append_bytes(*id, &mut bytes));
+        for id in &plain {
+            vocabulary.append_bytes(*id, &mut bytes);
+        }
     }
     Ok(())
 }

@@ -113,9 +113,9 @@ fn company_and_threads_change_no_bit() {
         let model = encoder_model(&encoder(family));
         let texts: Vec<String> = (1..30usize)
             .map(|text| {
-                (0..text * 7 % 71 + 1)
-                    .map(move |word| format!("t{} ", (text * 37 + word * 11) % 300))
-                    .collect()
+                let words: Vec<String> =
+                    (0..=text * 7 % 71).map(|word| format!("t{} ", (text * 37 + word * 11) % 300)).collect();
+                words.concat()
             })
             .collect();
         let alone_worker = Worker::ready(&model.path, &["--threads", "1"]);

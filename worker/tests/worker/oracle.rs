@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use worker::config::{KvConfig, KvFormat};
 use worker::engine::{BlockId, Logits, Model, Span};
+use worker::text::language::Terms;
 use worker::text::model::{LoadOrder, TextModel, TextWeights, load};
 use worker::text::sampler::likeliest;
 use worker::text::tokenizer::ControlTokens;
@@ -117,7 +118,8 @@ fn assert_same_tokens(name: &str, recorded_in: &str) {
 
 fn assert_same_prompts(model: &TextModel, cases: &[GreedyCase]) {
     for case in cases {
-        let rendered = case.messages.as_ref().map(|messages| model.language.render(messages).unwrap());
+        let render = |messages: &Vec<_>| model.language.prepare(messages, Terms::default()).unwrap().prompt;
+        let rendered = case.messages.as_ref().map(render);
         let prompt = rendered.or(case.prompt.clone()).unwrap();
         assert_eq!(model.language.tokenizer.encode_prompt(&prompt).unwrap(), case.prompt_tokens, "{prompt}");
     }
