@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from jsonschema import Draft202012Validator
 
+from conftest import MODEL
 from schemas import SCHEMAS
 
 # At this temperature a model of this size writes nothing of sense by itself.
@@ -20,7 +21,8 @@ SEEDS = int(os.environ.get("RBEE_TEST_SEEDS", "3"))
 @pytest.fixture(scope="module")
 def worker_url(url):
     with urllib.request.urlopen(f"{url}/v2/workers/list", timeout=30) as answer:
-        [worker] = json.load(answer)["workers"]
+        workers = json.load(answer)["workers"]
+    [worker] = [worker for worker in workers if worker["model_ref"] == MODEL]
     return worker["url"]
 
 
