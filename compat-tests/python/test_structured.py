@@ -64,7 +64,7 @@ def test_parse_with_a_pydantic_model(client):
 
 
 def test_an_expression(ask):
-    answer = ask("When?", response_format={"type": "regex", "pattern": r"\d{4}-\d{2}-\d{2}"}, temperature=1.2, seed=1)
+    answer = ask("When?", response_format={"type": "regex", "pattern": r"\d{4}-\d{2}-\d{2}"}, temperature=1.2, seed=1, max_tokens=40)
     assert re.fullmatch(r"\d{4}-\d{2}-\d{2}", content(answer))
 
 
