@@ -32,6 +32,11 @@ pub(crate) trait Lanes: Copy {
     /// # Safety
     /// `COUNT` numbers lie there.
     unsafe fn load_bytes(from: *const i8) -> Self;
+    /// Stores whole numbers between -128 and 127.
+    ///
+    /// # Safety
+    /// There is room for `COUNT` bytes.
+    unsafe fn store_bytes(self, to: *mut i8);
     fn add(self, other: Self) -> Self;
     fn sub(self, other: Self) -> Self;
     fn mul(self, other: Self) -> Self;
@@ -42,6 +47,8 @@ pub(crate) trait Lanes: Copy {
     fn mul_add(self, factor: Self, term: Self) -> Self;
     /// To the nearest whole number.
     fn round(self) -> Self;
+    /// To what 16 bits hold.
+    fn rounded_to_half(self) -> Self;
     /// self · 2^power for whole powers between -125 and 127.
     fn scale(self, power: Self) -> Self;
     /// Zero wherever `other` is not above the limit.
@@ -167,6 +174,12 @@ impl Lanes for Plain {
     }
 
     #[inline(always)]
+    unsafe fn store_bytes(self, to: *mut i8) {
+        // SAFETY: the caller's promise.
+        unsafe { to.cast::<[i8; 8]>().write_unaligned(self.0.map(|number| number as i8)) };
+    }
+
+    #[inline(always)]
     fn add(self, other: Self) -> Self {
         self.zip(other, |left, right| left + right)
     }
@@ -204,6 +217,11 @@ impl Lanes for Plain {
     #[inline(always)]
     fn round(self) -> Self {
         Self(self.0.map(f32::round_ties_even))
+    }
+
+    #[inline(always)]
+    fn rounded_to_half(self) -> Self {
+        Self(self.0.map(|number| f16::from_f32(number).to_f32()))
     }
 
     #[inline(always)]
@@ -295,6 +313,11 @@ mod x86 {
         }
 
         #[inline(always)]
+        unsafe fn store_bytes(self, to: *mut i8) {
+            unsafe { _mm_storeu_si128(to.cast(), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(self.0))) };
+        }
+
+        #[inline(always)]
         fn add(self, other: Self) -> Self {
             Self(unsafe { _mm512_add_ps(self.0, other.0) })
         }
@@ -332,6 +355,11 @@ mod x86 {
         #[inline(always)]
         fn round(self) -> Self {
             Self(unsafe { _mm512_roundscale_ps::<ROUNDING>(self.0) })
+        }
+
+        #[inline(always)]
+        fn rounded_to_half(self) -> Self {
+            Self(unsafe { _mm512_cvtph_ps(_mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.0)) })
         }
 
         #[inline(always)]
@@ -399,6 +427,16 @@ mod x86 {
         }
 
         #[inline(always)]
+        unsafe fn store_bytes(self, to: *mut i8) {
+            unsafe {
+                let wide = _mm256_cvtps_epi32(self.0);
+                let halves =
+                    _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256::<1>(wide));
+                _mm_storel_epi64(to.cast(), _mm_packs_epi16(halves, halves));
+            }
+        }
+
+        #[inline(always)]
         fn add(self, other: Self) -> Self {
             Self(unsafe { _mm256_add_ps(self.0, other.0) })
         }
@@ -436,6 +474,11 @@ mod x86 {
         #[inline(always)]
         fn round(self) -> Self {
             Self(unsafe { _mm256_round_ps::<ROUNDING>(self.0) })
+        }
+
+        #[inline(always)]
+        fn rounded_to_half(self) -> Self {
+            Self(unsafe { _mm256_cvtph_ps(_mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.0)) })
         }
 
         #[inline(always)]

@@ -61,6 +61,9 @@ pub enum PackError {
     },
 }
 
+/// Parts whose products are one job.
+const PARTS_TOGETHER: usize = 4;
+
 /// Matrices of one width, stacked: what goes in is shared, what comes out lies side by side.
 #[derive(Debug)]
 pub struct Matrix {
@@ -147,12 +150,58 @@ impl Matrix {
         assert_eq!(rows.width(), self.inputs, "numbers in a row");
         assert_eq!(out.len(), rows.count() * self.outputs, "numbers for the products");
         let out = Shared(out.as_mut_ptr());
-        for part in &self.parts {
-            let target = Target { out, stride: self.outputs, first_output: part.first_output, adds };
-            match &part.weights {
-                Weights::Packed(packed) => packed.multiply(pool, rows, &target),
-                Weights::Numbers(numbers) => numbers.multiply(pool, rows, &target),
+        // The parts' tasks are one job: threads meet at its end only.
+        for parts in self.parts.chunks(PARTS_TOGETHER) {
+            let mut cuts = [Cut::Nothing; PARTS_TOGETHER];
+            for (cut, part) in cuts.iter_mut().zip(parts) {
+                *cut = part.weights.cut(pool.threads(), rows.count());
             }
+            pool.run(cuts.iter().map(Cut::tasks).sum(), |mut task| {
+                for (cut, part) in cuts.iter().zip(parts) {
+                    if task < cut.tasks() {
+                        let target =
+                            Target { out, stride: self.outputs, first_output: part.first_output, adds };
+                        return part.weights.multiply(cut, task, rows, &target);
+                    }
+                    task -= cut.tasks();
+                }
+            });
+        }
+    }
+}
+
+/// How a part's product is cut into tasks.
+#[derive(Clone, Copy)]
+enum Cut {
+    Nothing,
+    Packed(packed::Cut),
+    Numbers(numbers::Cut),
+}
+
+impl Cut {
+    fn tasks(&self) -> usize {
+        match self {
+            Self::Nothing => 0,
+            Self::Packed(cut) => cut.tasks,
+            Self::Numbers(cut) => cut.tasks,
+        }
+    }
+}
+
+impl Weights {
+    fn cut(&self, threads: usize, rows: usize) -> Cut {
+        match self {
+            Self::Packed(packed) => Cut::Packed(packed.cut(threads, rows)),
+            Self::Numbers(numbers) => Cut::Numbers(numbers.cut(threads, rows)),
+        }
+    }
+
+    /// Does a task of those that the weights were cut into.
+    fn multiply(&self, cut: &Cut, task: usize, rows: &Rows, target: &Target) {
+        match (self, cut) {
+            (Self::Packed(packed), Cut::Packed(cut)) => packed.multiply(cut, task, rows, target),
+            (Self::Numbers(numbers), Cut::Numbers(cut)) => numbers.multiply(cut, task, rows, target),
+            _ => debug_assert!(false, "a cut of these weights"),
         }
     }
 }

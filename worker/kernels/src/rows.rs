@@ -4,10 +4,10 @@
 //! say the same. Rows lie in panels of 16, 8, 4, 2 or 1, as many as a product takes at once, block by block: what a
 //! product reads next is what lies next.
 
-use half::f16;
+#![expect(clippy::inline_always, reason = "compiled into each caller with that caller's processor features")]
 
+use crate::lanes::{Lanes, Loop, run};
 use crate::pool::Pool;
-use crate::processor::Processor;
 
 /// Numbers that share a scale.
 pub(crate) const BLOCK: usize = 32;
@@ -99,7 +99,6 @@ impl Rows {
         produce: impl Fn(usize, &mut [f32]) + Sync,
     ) {
         self.resize(count, width);
-        let quantize = Quantizer::detect();
         let numbers = Shared(self.numbers.as_mut_ptr());
         let parts = Parts {
             quants: Shared(self.quants.as_mut_ptr()),
@@ -117,7 +116,7 @@ impl Rows {
                     unsafe { std::slice::from_raw_parts_mut(numbers.get().add(row * width), width) };
                 produce(row, numbers);
                 if width.is_multiple_of(BLOCK) {
-                    quantize.row(numbers, row, Place::of(row, count), &parts);
+                    run(QuantizeRow { numbers, row, place: Place::of(row, count), parts: &parts });
                 }
             }
         });
@@ -192,129 +191,87 @@ struct Parts {
     half_sums: Shared<i32>,
 }
 
-/// The code that quantises on the processor at hand. All variants give the same.
-#[derive(Clone, Copy)]
-enum Quantizer {
-    Plain,
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
+/// Quantises a row and writes it to its place. The processors differ in nothing that comes out.
+struct QuantizeRow<'a> {
+    numbers: &'a [f32],
+    row: usize,
+    place: Place,
+    parts: &'a Parts,
 }
 
-impl Quantizer {
-    fn detect() -> Self {
-        match Processor::detect() {
-            #[cfg(target_arch = "x86_64")]
-            Processor::Avx512 => Self::Avx512,
-            #[cfg(target_arch = "x86_64")]
-            Processor::Avx2 | Processor::AvxVnni => Self::Avx2,
-            _ => Self::Plain,
-        }
-    }
+impl Loop for QuantizeRow<'_> {
+    type Output = ();
 
-    fn row(self, numbers: &[f32], row: usize, place: Place, parts: &Parts) {
-        match self {
-            Self::Plain => quantize_row(numbers, row, place, parts),
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: the features were detected.
-            Self::Avx2 => unsafe { quantize_row_avx2(numbers, row, place, parts) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: the features were detected.
-            Self::Avx512 => unsafe { quantize_row_avx512(numbers, row, place, parts) },
-        }
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn quantize_row_avx2(numbers: &[f32], row: usize, place: Place, parts: &Parts) {
-    quantize_row(numbers, row, place, parts);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,fma,f16c")]
-fn quantize_row_avx512(numbers: &[f32], row: usize, place: Place, parts: &Parts) {
-    quantize_row(numbers, row, place, parts);
-}
-
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "compiled into each caller with that caller's processor features")]
-fn quantize_row(numbers: &[f32], row: usize, place: Place, parts: &Parts) {
-    let blocks = numbers.len() / BLOCK;
-    let first = place.first * blocks;
-    for (index, numbers) in numbers.as_chunks::<BLOCK>().0.iter().enumerate() {
-        let block = quantize(numbers);
-        let in_block = index * place.count + row - place.first;
-        let halves = 2 * (first + index * place.count) + row - place.first;
-        // SAFETY: the panel's data begins behind that of the rows before it and holds as many blocks as its rows have;
-        // this row's part of it is written by this task alone.
-        unsafe {
-            *parts.quants.get().cast::<[i8; BLOCK]>().add(first + in_block) = block.quants;
-            *parts.scales.get().add(first + in_block) = block.scale;
-            *parts.sums.get().add(first + in_block) = block.sum;
-            *parts.rounded_sums.get().add(first + in_block) = block.rounded_sum;
-            *parts.half_sums.get().add(halves) = block.half_sums[0];
-            *parts.half_sums.get().add(halves + place.count) = block.half_sums[1];
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let Self { numbers, row, place, parts } = self;
+        let first = place.first * (numbers.len() / BLOCK);
+        for (index, numbers) in numbers.as_chunks::<BLOCK>().0.iter().enumerate() {
+            let in_block = index * place.count + row - place.first;
+            let halves = 2 * (first + index * place.count) + row - place.first;
+            // SAFETY: the panel's data begins behind that of the rows before it and holds as many blocks as its rows
+            // have; this row's part of it is written by this task alone.
+            unsafe {
+                let quants = parts.quants.get().add((first + in_block) * BLOCK);
+                let block = quantize::<L>(numbers, quants);
+                *parts.scales.get().add(first + in_block) = block.scale;
+                *parts.sums.get().add(first + in_block) = block.sum;
+                *parts.rounded_sums.get().add(first + in_block) = block.rounded_sum;
+                *parts.half_sums.get().add(halves) = block.half_sums[0];
+                *parts.half_sums.get().add(halves + place.count) = block.half_sums[1];
+            }
         }
     }
 }
 
-/// 32 numbers, quantised.
+/// What stands beside the 32 quants of a block.
 struct Quantized {
-    quants: [i8; BLOCK],
     scale: f32,
     sum: f32,
     rounded_sum: f32,
     half_sums: [i32; 2],
 }
 
+/// # Safety
+/// There is room for the quants of a block.
 #[inline(always)]
-#[expect(clippy::inline_always, reason = "compiled into each caller with that caller's processor features")]
-fn quantize(numbers: &[f32; BLOCK]) -> Quantized {
-    let (highest, inverse) = highest(numbers);
-    let quants = numbers.map(|number| {
-        let scaled = (number * inverse).round_ties_even();
-        // SAFETY: not beyond 127 but for a rounding, and the conversion saturates; what is no number becomes any.
-        unsafe { scaled.clamp(-127.0, 127.0).to_int_unchecked::<i32>() as i8 }
-    });
-    let half_sums = [0, HALF].map(|half| {
-        let mut sum = 0;
-        for quant in &quants[half..half + HALF] {
-            sum += i32::from(*quant);
-        }
-        sum
-    });
+unsafe fn quantize<L: Lanes>(numbers: &[f32; BLOCK], quants: *mut i8) -> Quantized {
+    let zero = L::splat(0.0);
+    let mut lanes = zero;
+    for at in (0..BLOCK).step_by(L::COUNT) {
+        // SAFETY: every vector's length divides 16.
+        let numbers = unsafe { L::load(numbers.as_ptr().add(at)) };
+        lanes = lanes.max(numbers.max(zero.sub(numbers)));
+    }
+    let highest = lanes.to_highest();
+    let inverse = L::splat(if highest > 0.0 { 127.0 / highest } else { 0.0 });
+    let half_sums = [0, HALF].map(
+        #[inline(always)]
+        |half| {
+            let mut sum = zero;
+            for at in (half..half + HALF).step_by(L::COUNT) {
+                // SAFETY: as above.
+                let scaled = unsafe { L::load(numbers.as_ptr().add(at)) }.mul(inverse).round();
+                // Not beyond 127 but for a rounding; what is no number becomes any.
+                let whole = scaled.min(L::splat(127.0)).max(L::splat(-127.0));
+                // SAFETY: the caller's promise.
+                unsafe { whole.store_bytes(quants.add(at)) };
+                sum = sum.add(whole);
+            }
+            // Small whole numbers: exact in any order.
+            sum.to_sum() as i32
+        },
+    );
     let total = (half_sums[0] + half_sums[1]) as f32;
     let exact = highest / 127.0;
-    let scale = rounded(exact);
-    Quantized { quants, scale, sum: scale * total, rounded_sum: rounded(exact * total), half_sums }
-}
-
-/// The largest absolute value, and the factor that makes 127 of it.
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "compiled into each caller with that caller's processor features")]
-fn highest(numbers: &[f32; BLOCK]) -> (f32, f32) {
-    let mut lanes = [0f32; HALF];
-    for (lane, highest) in lanes.iter_mut().enumerate() {
-        let (left, right) = (numbers[lane].abs(), numbers[lane + HALF].abs());
-        *highest = if left > right { left } else { right };
-    }
-    let mut width = HALF / 2;
-    while width > 0 {
-        for lane in 0..width {
-            if lanes[lane + width] > lanes[lane] {
-                lanes[lane] = lanes[lane + width];
-            }
-        }
-        width /= 2;
-    }
-    let highest = lanes[0];
-    (highest, if highest > 0.0 { 127.0 / highest } else { 0.0 })
+    let scale = rounded::<L>(exact);
+    Quantized { scale, sum: scale * total, rounded_sum: rounded::<L>(exact * total), half_sums }
 }
 
 /// Rounded as llama.cpp stores it, if 16 bits hold numbers of that size at all.
-fn rounded(value: f32) -> f32 {
-    let rounded = f16::from_f32(value);
-    if rounded.is_normal() { rounded.to_f32() } else { value }
+#[inline(always)]
+fn rounded<L: Lanes>(value: f32) -> f32 {
+    const SMALLEST: f32 = 1.0 / 16_384.0;
+    let rounded = L::splat(value).rounded_to_half().first();
+    if rounded.abs() >= SMALLEST && rounded.is_finite() { rounded } else { value }
 }

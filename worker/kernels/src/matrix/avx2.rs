@@ -13,8 +13,8 @@ use std::arch::x86_64::{
     _mm256_xor_si256,
 };
 
-use super::layout::{Codes, Layout};
-use super::tile::{Sums, Weights};
+use super::layout::{Codes, Layout, TILE};
+use super::tile::Weights;
 use super::vectors::{self, Vectors, is_wide};
 use crate::rows::Panel;
 
@@ -24,7 +24,7 @@ use crate::rows::Panel;
 pub(super) unsafe fn product<L: Layout, const M: usize, const ROWS: usize>(
     weights: Weights<'_>,
     panel: Panel<'_>,
-    sums: &mut Sums,
+    sums: *mut [f32; TILE],
 ) {
     // SAFETY: the caller's promise.
     unsafe { vectors::product::<Avx2<false>, L, M, ROWS>(weights, panel, sums) }
@@ -36,7 +36,7 @@ pub(super) unsafe fn product<L: Layout, const M: usize, const ROWS: usize>(
 pub(super) unsafe fn product_vnni<L: Layout, const M: usize, const ROWS: usize>(
     weights: Weights<'_>,
     panel: Panel<'_>,
-    sums: &mut Sums,
+    sums: *mut [f32; TILE],
 ) {
     // SAFETY: the caller's promise.
     unsafe { vectors::product::<Avx2<true>, L, M, ROWS>(weights, panel, sums) }

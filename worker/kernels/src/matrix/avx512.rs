@@ -11,8 +11,8 @@ use std::arch::x86_64::{
     _mm512_slli_epi16, _mm512_srli_epi16, _mm512_storeu_ps, _mm512_ternarylogic_epi32,
 };
 
-use super::layout::Layout;
-use super::tile::{Sums, Weights};
+use super::layout::{Layout, TILE};
+use super::tile::Weights;
 use super::vectors::{self, Vectors};
 use crate::rows::Panel;
 
@@ -25,7 +25,7 @@ const AND_OR: i32 = 0xea;
 pub(super) unsafe fn product<L: Layout, const M: usize, const ROWS: usize>(
     weights: Weights<'_>,
     panel: Panel<'_>,
-    sums: &mut Sums,
+    sums: *mut [f32; TILE],
 ) {
     // SAFETY: the caller's promise.
     unsafe { vectors::product::<Avx512, L, M, ROWS>(weights, panel, sums) }

@@ -12,8 +12,8 @@ use std::arch::asm;
 
 use half::f16;
 
-use super::layout::Layout;
-use super::tile::{Sums, Weights};
+use super::layout::{Layout, TILE};
+use super::tile::Weights;
 use super::vectors::{self, Vectors, is_wide};
 use crate::rows::Panel;
 
@@ -23,7 +23,7 @@ use crate::rows::Panel;
 pub(super) unsafe fn product<L: Layout, const M: usize, const ROWS: usize>(
     weights: Weights<'_>,
     panel: Panel<'_>,
-    sums: &mut Sums,
+    sums: *mut [f32; TILE],
 ) {
     // SAFETY: the caller's promise.
     unsafe { vectors::product::<Neon, L, M, ROWS>(weights, panel, sums) }

@@ -15,6 +15,14 @@ const TASKS_PER_THREAD: usize = 4;
 #[derive(Debug)]
 pub(super) struct Numbers(FloatMatrix);
 
+/// How a product is cut into tasks: some rows by so many panels each, `groups` of panels for the same rows.
+#[derive(Clone, Copy)]
+pub(super) struct Cut {
+    panels: usize,
+    groups: usize,
+    pub tasks: usize,
+}
+
 impl Numbers {
     pub fn new(
         pool: &Pool,
@@ -29,26 +37,29 @@ impl Numbers {
         self.0.bytes()
     }
 
-    /// Puts the products of all rows where `target` says.
-    pub fn multiply(&self, pool: &Pool, rows: &Rows, target: &Target) {
+    /// How the product with so many rows is shared out.
+    pub fn cut(&self, threads: usize, rows: usize) -> Cut {
         let panels = self.0.outputs().div_ceil(PANEL);
-        let parts = rows.count().div_ceil(TASK_ROWS);
-        let wanted = pool.threads() * TASKS_PER_THREAD;
-        let group = (panels * parts).div_ceil(wanted).clamp(1, panels.max(1));
-        let groups = panels.div_ceil(group);
+        let parts = rows.div_ceil(TASK_ROWS);
+        let panels_in_task = (panels * parts).div_ceil(threads * TASKS_PER_THREAD).clamp(1, panels.max(1));
+        let groups = panels.div_ceil(panels_in_task);
+        Cut { panels: panels_in_task, groups, tasks: groups * parts }
+    }
+
+    /// Puts a task's share of the products where `target` says.
+    pub fn multiply(&self, cut: &Cut, task: usize, rows: &Rows, target: &Target) {
+        let first = task / cut.groups * TASK_ROWS;
+        let count = TASK_ROWS.min(rows.count() - first);
+        let start = task % cut.groups * cut.panels;
+        let end = self.0.outputs().div_ceil(PANEL).min(start + cut.panels);
         let store = if target.adds { Store::Add } else { Store::Set };
-        pool.run(groups * parts, |task| {
-            let first = task / groups * TASK_ROWS;
-            let count = TASK_ROWS.min(rows.count() - first);
-            let start = task % groups * group;
-            self.0.with_operand(rows.rows(first, count), |operand| {
-                // SAFETY: rows and outputs are those that `Matrix::product` has checked the size for, and each task has
-                // others.
-                unsafe {
-                    let out = target.out.get().add(first * target.stride + target.first_output);
-                    self.0.product(operand, start..panels.min(start + group), out, target.stride, store);
-                }
-            });
+        self.0.with_operand(rows.rows(first, count), |operand| {
+            // SAFETY: rows and outputs are those that `Matrix::product` has checked the size for, and each task has
+            // others.
+            unsafe {
+                let out = target.out.get().add(first * target.stride + target.first_output);
+                self.0.product(operand, start..end, out, target.stride, store);
+            }
         });
     }
 }

@@ -1,5 +1,7 @@
 //! Weights of one quantised format, packed, and how their product is split over threads.
 
+use std::mem::MaybeUninit;
+
 use super::layout::{Layout, TILE, pack_tile, tile_bytes, with_layout};
 use super::tile::{Ahead, Products, Sums, Weights, products};
 use super::{Source, Target};
@@ -26,10 +28,14 @@ pub(super) struct Packed {
     tiles: Memory,
 }
 
-/// How a product is cut into tasks: so many tiles by so many panels each.
-struct Cut {
+/// How a product is cut into tasks: so many tiles by so many panels each, `run` tasks in a row for each thread.
+#[derive(Clone, Copy)]
+pub(super) struct Cut {
+    threads: usize,
+    run: usize,
     tiles: usize,
     panels: usize,
+    pub tasks: usize,
 }
 
 impl Packed {
@@ -55,45 +61,48 @@ impl Packed {
         self.tiles.len()
     }
 
-    /// Puts the products of all rows where `target` says.
-    pub fn multiply(&self, pool: &Pool, rows: &Rows, target: &Target) {
-        let panels: usize = rows.count() / PANEL + (rows.count() % PANEL).count_ones() as usize;
+    /// How the product with so many rows is shared out.
+    pub fn cut(&self, threads: usize, rows: usize) -> Cut {
         let tiles = self.outputs.div_ceil(TILE);
-        if panels == 0 || tiles == 0 {
-            return;
-        }
-        let cut = self.cut(pool.threads(), rows.count(), panels, tiles);
+        let panels: usize = rows / PANEL + (rows % PANEL).count_ones() as usize;
+        let (task_tiles, task_panels) = self.task_size(threads, rows, panels, tiles);
         // Threads take turns, so each one's tasks lie behind each other, where its fetching ahead has been.
-        let threads = pool.threads();
-        let run = tiles.div_ceil(cut.tiles * threads);
+        let run = tiles.div_ceil(task_tiles * threads);
         let columns = run * threads;
-        pool.run(columns * panels.div_ceil(cut.panels), |task| {
-            let column = task % columns;
-            let first_tile = (column % threads * run + column / threads) * cut.tiles;
-            let first_panel = task / columns * cut.panels;
-            let mut ahead = Ahead::Weights;
-            for place in Place::all(rows.count()).skip(first_panel).take(cut.panels) {
-                for tile in first_tile..tiles.min(first_tile + cut.tiles) {
-                    self.multiply_tile(rows, place, self.tile(tile, ahead), target);
-                }
-                ahead = Ahead::Nothing;
-            }
-        });
+        let tasks = columns * panels.div_ceil(task_panels);
+        Cut { threads, run, tiles: task_tiles, panels: task_panels, tasks }
     }
 
-    fn cut(&self, threads: usize, rows: usize, panels: usize, tiles: usize) -> Cut {
+    /// Puts a task's share of the products where `target` says.
+    pub fn multiply(&self, cut: &Cut, task: usize, rows: &Rows, target: &Target) {
+        let columns = cut.run * cut.threads;
+        let column = task % columns;
+        let first_tile = (column % cut.threads * cut.run + column / cut.threads) * cut.tiles;
+        let end_tile = self.outputs.div_ceil(TILE).min(first_tile + cut.tiles);
+        let first_panel = task / columns * cut.panels;
+        let mut ahead = Ahead::Weights;
+        for place in Place::all(rows.count()).skip(first_panel).take(cut.panels) {
+            for tile in first_tile..end_tile {
+                self.multiply_tile(rows, place, self.tile(tile, ahead), target);
+            }
+            ahead = Ahead::Nothing;
+        }
+    }
+
+    /// Tiles and panels of a task.
+    fn task_size(&self, threads: usize, rows: usize, panels: usize, tiles: usize) -> (usize, usize) {
         if threads == 1 {
-            return Cut { tiles: (TASK_BYTES_MAX / self.tile_bytes).max(1), panels };
+            return ((TASK_BYTES_MAX / self.tile_bytes).max(1), panels.max(1));
         }
         let tasks = threads * TASKS_PER_THREAD;
         let tile_products = self.groups * GROUP * TILE;
         // Panels are split only if there are more of them than it takes to keep every thread busy.
-        let panels_in_task = if panels >= 2 * tasks { panels.div_ceil(tasks) } else { panels };
-        let rows_in_task = rows.min(panels_in_task * PANEL);
+        let panels_in_task = if panels >= 2 * tasks { panels.div_ceil(tasks) } else { panels.max(1) };
+        let rows_in_task = rows.min(panels_in_task * PANEL).max(1);
         let worthwhile = TASK_PRODUCTS_MIN.div_ceil(tile_products * rows_in_task);
         let fair = tiles.div_ceil(tasks);
         let cached = (TASK_BYTES_MAX / self.tile_bytes).max(1);
-        Cut { tiles: fair.max(worthwhile).min(cached), panels: panels_in_task }
+        (fair.max(worthwhile).min(cached), panels_in_task)
     }
 
     fn tile(&self, index: usize, ahead: Ahead) -> (usize, Weights<'_>) {
@@ -108,13 +117,17 @@ impl Packed {
         (tile, weights): (usize, Weights<'_>),
         target: &Target,
     ) {
-        let mut sums: Sums = [[0.0; TILE]; PANEL];
+        let mut sums = MaybeUninit::<Sums>::uninit();
         let product = self.products[place.count.trailing_zeros() as usize];
+        let start = sums.as_mut_ptr().cast::<[f32; TILE]>();
         // SAFETY: the products are those of the processor that was detected; the panel has as many blocks as the tile
-        // has groups, since the rows' width was checked.
-        unsafe { product(weights, rows.panel(place), &mut sums) };
+        // has groups, since the rows' width was checked; it has as many rows as are written then.
+        let sums = unsafe {
+            product(weights, rows.panel(place), start);
+            std::slice::from_raw_parts(start, place.count)
+        };
         let lanes = TILE.min(self.outputs - tile * TILE);
-        for (row, sums) in sums.iter().enumerate().take(place.count) {
+        for (row, sums) in sums.iter().enumerate() {
             target.store(place.first + row, tile * TILE, &sums[..lanes]);
         }
     }

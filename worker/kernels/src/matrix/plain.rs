@@ -3,24 +3,24 @@
 use half::f16;
 
 use super::layout::{BLOCK_GROUPS, Codes, LINE, Layout, Scales, TILE};
-use super::tile::{Sums, Weights};
+use super::tile::Weights;
 use crate::blocks::{GROUP, IQ4_LEVELS};
 use crate::rows::{BLOCK, Panel};
 
 /// # Safety
-/// None of its own; it has the signature of those that have.
+/// There is room for the sums of `M` rows.
 pub(super) unsafe fn product<L: Layout, const M: usize>(
     weights: Weights<'_>,
     panel: Panel<'_>,
-    sums: &mut Sums,
+    sums: *mut [f32; TILE],
 ) {
-    for (row, sums) in sums.iter_mut().enumerate().take(M) {
-        for (lane, sum) in sums.iter_mut().enumerate() {
-            *sum = 0.0;
-            for index in 0..weights.groups {
-                *sum = add_group::<L, M>(weights, panel, [index, row, lane], *sum);
-            }
-        }
+    for row in 0..M {
+        let found = std::array::from_fn(|lane| {
+            (0..weights.groups)
+                .fold(0.0, |sum, index| add_group::<L, M>(weights, panel, [index, row, lane], sum))
+        });
+        // SAFETY: the caller's promise.
+        unsafe { *sums.add(row) = found };
     }
 }
 

@@ -24,7 +24,7 @@ pub(crate) enum Ahead {
 }
 
 /// Bytes between the weights in use and those that are fetched.
-pub(crate) const AHEAD_BYTES: usize = 4096;
+pub(crate) const AHEAD_BYTES: usize = 8192;
 
 impl<'a> Weights<'a> {
     /// The codes of a block, and its scales.
@@ -34,15 +34,15 @@ impl<'a> Weights<'a> {
     }
 }
 
-/// What comes out: for each row of a panel the outputs of a tile. Rows beyond the panel are left alone.
+/// Room for what comes out: for each row of a panel the outputs of a tile.
 pub(crate) type Sums = [[f32; TILE]; PANEL];
 
-/// Makes the product of a tile and a panel.
+/// Makes the product of a tile and a panel, and writes it to as many rows of sums as the panel has.
 ///
 /// # Safety
 /// The processor must have the features that the function was compiled for; the weights hold the tile and the panel as
-/// many blocks as the weights have groups.
-pub(crate) type Product = unsafe fn(Weights<'_>, Panel<'_>, &mut Sums);
+/// many blocks as the weights have groups; there is room for the sums.
+pub(crate) type Product = unsafe fn(Weights<'_>, Panel<'_>, *mut [f32; TILE]);
 
 /// The products with panels of 1, 2, 4, 8 and 16 rows.
 pub(crate) type Products = [Product; 5];

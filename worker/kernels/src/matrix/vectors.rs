@@ -5,7 +5,7 @@
 use std::marker::PhantomData;
 
 use super::layout::{BLOCK_GROUPS, Codes, LINE, Layout, Scales, TILE};
-use super::tile::{AHEAD_BYTES, Ahead, Sums, Weights};
+use super::tile::{AHEAD_BYTES, Ahead, Weights};
 use crate::blocks::IQ4_LEVELS;
 use crate::rows::{BLOCK, Panel};
 
@@ -75,7 +75,7 @@ pub(super) const fn is_wide(codes: Codes) -> bool {
 pub(super) unsafe fn product<V: Vectors, L: Layout, const M: usize, const ROWS: usize>(
     weights: Weights<'_>,
     panel: Panel<'_>,
-    sums: &mut Sums,
+    sums: *mut [f32; TILE],
 ) {
     let mut ahead = weights.ahead;
     for lane in (0..TILE).step_by(V::LANES) {
@@ -105,29 +105,28 @@ struct Part<'a, V, L, const M: usize> {
 
 impl<V: Vectors, L: Layout, const M: usize> Part<'_, V, L, M> {
     /// # Safety
-    /// Weights and panel are whole, and the part is of them.
+    /// Weights and panel are whole, and the part is of them; there is room for the sums.
     #[inline(always)]
-    unsafe fn multiply<const ROWS: usize>(&self, sums: &mut Sums) {
+    unsafe fn multiply<const ROWS: usize>(&self, sums: *mut [f32; TILE]) {
         let all_groups = self.weights.groups;
         // SAFETY: every block and group that the weights have, and no other.
         unsafe {
             let mut found = [V::splat(0.0); ROWS];
             for block in 0..all_groups.div_ceil(BLOCK_GROUPS) {
                 let groups = (all_groups - block * BLOCK_GROUPS).min(BLOCK_GROUPS);
-                let codes = self.weights.bytes.as_ptr().add(block * L::BLOCK_BYTES);
-                let scaling = Scaling::<V, L>::of_block(codes.add(groups * L::CODE_BYTES), self.lane);
+                let start = self.weights.bytes.as_ptr().add(block * L::BLOCK_BYTES);
+                let scaling = Scaling::<V, L>::of_block(start.add(groups * L::CODE_BYTES), self.lane);
                 for group in 0..groups {
-                    let codes = codes.add(group * L::CODE_BYTES);
                     if self.weights.ahead != Ahead::Nothing {
-                        fetch_ahead::<V, L>(codes);
+                        fetch_ahead::<V, L>(start, group);
                     }
                     let factors = scaling.factors(group);
-                    let codes = self::codes::<V, L>(codes.add(4 * self.lane));
+                    let codes = self::codes::<V, L>(start.add(group * L::CODE_BYTES + 4 * self.lane));
                     self.add_group(&codes, factors, block * BLOCK_GROUPS + group, &mut found);
                 }
             }
-            for (found, sums) in found.iter().zip(&mut sums[self.row..]) {
-                V::store(*found, sums[self.lane..].as_mut_ptr());
+            for (row, found) in found.into_iter().enumerate() {
+                V::store(found, sums.add(self.row + row).cast::<f32>().add(self.lane));
             }
         }
     }
@@ -173,15 +172,17 @@ impl<V: Vectors, L: Layout, const M: usize> Part<'_, V, L, M> {
     }
 }
 
-/// Asks for weights that will be wanted soon. What a processor foresees by itself ends at each page.
+/// Asks for weights that will be wanted soon: of a block, each group its share, so that every line is asked for. What a
+/// processor foresees by itself ends at each page.
 ///
 /// # Safety
 /// None but for the instructions: nothing is read.
 #[inline(always)]
-unsafe fn fetch_ahead<V: Vectors, L: Layout>(codes: *const u8) {
-    for line in 0..(L::CODE_BYTES + L::SCALE_BYTES).div_ceil(LINE) {
+unsafe fn fetch_ahead<V: Vectors, L: Layout>(block: *const u8, group: usize) {
+    let bytes = L::BLOCK_BYTES.div_ceil(BLOCK_GROUPS);
+    for line in 0..bytes.div_ceil(LINE) {
         // SAFETY: the caller's promise.
-        unsafe { V::fetch(codes.wrapping_add(AHEAD_BYTES + line * LINE)) };
+        unsafe { V::fetch(block.wrapping_add(AHEAD_BYTES + group * bytes + line * LINE)) };
     }
 }
 
