@@ -22,6 +22,7 @@ use crate::format::Format;
 use crate::pool::Pool;
 use crate::processor::Processor;
 use crate::rows::{Rows, Shared};
+use layout::TILE;
 
 /// Weights as a file stores them: `outputs` rows, one behind the other.
 #[derive(Clone, Copy, Debug)]
@@ -218,16 +219,30 @@ struct Target {
 }
 
 impl Target {
-    /// Takes products of one row, from output `first` of the part on. No two tasks may have the same ones.
-    fn store(&self, row: usize, first: usize, products: &[f32]) {
+    /// Takes products of one row of a tile, from output `first` of the part on: as many as the part has of them, `count`.
+    /// No two tasks may have the same ones.
+    fn store(&self, row: usize, first: usize, products: &[f32; TILE], count: usize) {
         let start = row * self.stride + self.first_output + first;
         // SAFETY: rows and outputs are those that `Matrix::product` has checked the size for.
-        let out = unsafe { std::slice::from_raw_parts_mut(self.out.get().add(start), products.len()) };
-        if self.adds {
-            out.iter_mut().zip(products).for_each(|(out, product)| *out += product);
-        } else {
-            out.copy_from_slice(products);
+        unsafe {
+            let out = self.out.get().add(start);
+            if count == TILE {
+                // Of a fixed size: no call.
+                put(&mut *out.cast::<[f32; TILE]>(), products, self.adds);
+            } else {
+                put(std::slice::from_raw_parts_mut(out, count), &products[..count], self.adds);
+            }
         }
+    }
+}
+
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "compiled for slices of known length too")]
+fn put(out: &mut [f32], products: &[f32], adds: bool) {
+    if adds {
+        out.iter_mut().zip(products).for_each(|(out, product)| *out += product);
+    } else {
+        out.copy_from_slice(products);
     }
 }
 

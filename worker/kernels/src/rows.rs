@@ -90,7 +90,8 @@ impl Rows {
         Self::default()
     }
 
-    /// Replaces all rows by `count` rows of `width` numbers, which `produce` writes row by row, on all threads.
+    /// Replaces all rows by `count` rows of `width` numbers, which `produce` writes row by row, on all threads. What it does
+    /// not write is any number.
     pub fn fill(
         &mut self,
         pool: &Pool,
@@ -116,7 +117,7 @@ impl Rows {
                     unsafe { std::slice::from_raw_parts_mut(numbers.get().add(row * width), width) };
                 produce(row, numbers);
                 if width.is_multiple_of(BLOCK) {
-                    run(QuantizeRow { numbers, row, place: Place::of(row, count), parts: &parts });
+                    quantize_row(numbers, row, Place::of(row, count), &parts);
                 }
             }
         });
@@ -125,13 +126,15 @@ impl Rows {
     fn resize(&mut self, count: usize, width: usize) {
         self.count = count;
         self.width = width;
-        self.numbers.resize(count * width, 0.0);
-        let quantized = if width.is_multiple_of(BLOCK) { count * width } else { 0 };
-        self.quants.resize(quantized, 0);
-        self.scales.resize(quantized / BLOCK, 0.0);
-        self.sums.resize(quantized / BLOCK, 0.0);
-        self.rounded_sums.resize(quantized / BLOCK, 0.0);
-        self.half_sums.resize(quantized / HALF, 0);
+        grow(&mut self.numbers, count * width);
+        if width.is_multiple_of(BLOCK) {
+            let blocks = count * (width / BLOCK);
+            grow(&mut self.quants, blocks * BLOCK);
+            grow(&mut self.scales, blocks);
+            grow(&mut self.sums, blocks);
+            grow(&mut self.rounded_sums, blocks);
+            grow(&mut self.half_sums, 2 * blocks);
+        }
     }
 
     /// How many rows there are.
@@ -169,6 +172,13 @@ impl Rows {
     }
 }
 
+/// Sees to it that there is room. What is there already stays, so that nothing is cleared only to be overwritten.
+fn grow<T: Clone + Default>(buffer: &mut Vec<T>, len: usize) {
+    if buffer.len() < len {
+        buffer.resize(len, T::default());
+    }
+}
+
 /// A pointer of which each task uses a part of its own.
 #[derive(Clone, Copy)]
 pub(crate) struct Shared<T>(pub *mut T);
@@ -192,6 +202,10 @@ struct Parts {
 }
 
 /// Quantises a row and writes it to its place. The processors differ in nothing that comes out.
+fn quantize_row(numbers: &[f32], row: usize, place: Place, parts: &Parts) {
+    run(QuantizeRow { numbers, row, place, parts });
+}
+
 struct QuantizeRow<'a> {
     numbers: &'a [f32],
     row: usize,
@@ -245,23 +259,21 @@ unsafe fn quantize<L: Lanes>(numbers: &[f32; BLOCK], quants: *mut i8) -> Quantiz
     }
     let highest = lanes.to_highest();
     let inverse = L::splat(if highest > 0.0 { 127.0 / highest } else { 0.0 });
-    let half_sums = [0, HALF].map(
-        #[inline(always)]
-        |half| {
-            let mut sum = zero;
-            for at in (half..half + HALF).step_by(L::COUNT) {
-                // SAFETY: as above.
-                let scaled = unsafe { L::load(numbers.as_ptr().add(at)) }.mul(inverse).round();
-                // Not beyond 127 but for a rounding; what is no number becomes any.
-                let whole = scaled.min(L::splat(127.0)).max(L::splat(-127.0));
-                // SAFETY: the caller's promise.
-                unsafe { whole.store_bytes(quants.add(at)) };
-                sum = sum.add(whole);
-            }
-            // Small whole numbers: exact in any order.
-            sum.to_sum() as i32
-        },
-    );
+    let mut half_sums = [0; 2];
+    for (half, total) in half_sums.iter_mut().enumerate() {
+        let mut sum = zero;
+        for at in (half * HALF..(half + 1) * HALF).step_by(L::COUNT) {
+            // SAFETY: as above.
+            let scaled = unsafe { L::load(numbers.as_ptr().add(at)) }.mul(inverse).round();
+            // Not beyond 127 but for a rounding; what is no number becomes any.
+            let whole = scaled.min(L::splat(127.0)).max(L::splat(-127.0));
+            // SAFETY: the caller's promise.
+            unsafe { whole.store_bytes(quants.add(at)) };
+            sum = sum.add(whole);
+        }
+        // Small whole numbers: exact in any order.
+        *total = sum.to_sum() as i32;
+    }
     let total = (half_sums[0] + half_sums[1]) as f32;
     let exact = highest / 127.0;
     let scale = rounded::<L>(exact);

@@ -126,9 +126,9 @@ impl Packed {
             product(weights, rows.panel(place), start);
             std::slice::from_raw_parts(start, place.count)
         };
-        let lanes = TILE.min(self.outputs - tile * TILE);
+        let count = TILE.min(self.outputs - tile * TILE);
         for (row, sums) in sums.iter().enumerate() {
-            target.store(place.first + row, tile * TILE, &sums[..lanes]);
+            target.store(place.first + row, tile * TILE, sums, count);
         }
     }
 }
