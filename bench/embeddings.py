@@ -1,15 +1,15 @@
 """Sentences a second at batch 32: the worker, onnxruntime and sentence-transformers, in alternating runs on the same texts and
 threads. Also the cosine of the worker's vectors with sentence-transformers' on 200 texts.
 
-Needs onnx, onnxruntime, sentence-transformers and tokenizers; results go to standard output as JSON."""
+Prints a table and writes bench/results/embeddings-<date>.json."""
 
 import argparse
 import base64
+import datetime
 import http.client
 import json
 import os
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -19,8 +19,11 @@ from pathlib import Path
 import numpy
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "worker/tests/oracle"))
+from machine import await_idle, machine, spread  # noqa: E402
 from texts import texts  # noqa: E402
 
+FOLDER = Path(__file__).parent
+MODEL = "all-minilm-l6-v2"
 BATCH = 32
 
 
@@ -153,9 +156,12 @@ def compare(engines, sentences, rounds):
     for engine in engines:
         engine.encode(batches[0])
     for _ in range(rounds):
+        await_idle()
         for engine in engines:
             rates[engine.name].append(rate(engine, batches))
-    return {name: {"median": statistics.median(found), "runs": found} for name, found in rates.items()}
+    found = {name: spread(of_engine) for name, of_engine in rates.items()}
+    ours, *others = (found[engine.name]["median"] for engine in engines)
+    return found | {"ratio_to_the_better": round(ours / max(others), 3)}
 
 
 def cosines(worker, reference):
@@ -167,37 +173,46 @@ def cosines(worker, reference):
 
 
 def main():
-    arguments = argparse.ArgumentParser()
-    arguments.add_argument("--worker", default=os.environ.get("RBEE_BIN_DIR", "") + "/worker-rbee")
-    arguments.add_argument("--model", type=Path, required=True)
-    arguments.add_argument("--threads", type=int, default=2)
-    arguments.add_argument("--precision", default="auto")
-    arguments.add_argument("--rounds", type=int, default=5)
-    arguments.add_argument("--sentences", type=int, default=256)
-    arguments = arguments.parse_args()
-    os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--precision", default="auto", help="what the worker multiplies in: auto, f32 or bf16")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--sentences", type=int, default=256)
+    options = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
-    worker = Worker(arguments.worker, str(arguments.model), arguments.threads, arguments.precision)
-    reference = SentenceTransformers(arguments.model, arguments.threads)
-    engines = [worker, OnnxRuntime(arguments.model, arguments.threads), reference]
+    model = Path(os.environ["RBEE_TEST_MODELS"]) / MODEL
+    worker = Worker(f"{os.environ['RBEE_BIN_DIR']}/worker-rbee", str(model), options.threads, options.precision)
+    reference = SentenceTransformers(model, options.threads)
+    engines = [worker, OnnxRuntime(model, options.threads), reference]
     words = [word for text in texts()[:40] for word in text.split() if word.isascii() and len(word) > 1]
-    results = {
-        "machine": {"threads": arguments.threads, "cpus": os.cpu_count()},
-        "precision": arguments.precision,
-        "cosine": cosines(worker, reference),
-        "sentences_per_second": {
-            "6 to 40 words": compare(engines, lengths_of_prose(words, arguments.sentences), arguments.rounds),
-            "20 words": compare(
-                engines, [" ".join((words * 3)[at % 90 : at % 90 + 20]) for at in range(arguments.sentences)],
-                arguments.rounds),
-        },
+    sentences = {
+        "6 to 40 words": lengths_of_prose(words, options.sentences),
+        "20 words": [" ".join((words * 3)[at % 90 : at % 90 + 20]) for at in range(options.sentences)],
     }
-    for name, found in results["sentences_per_second"].items():
-        best = max(found["onnxruntime"]["median"], found["sentence-transformers"]["median"])
-        found["ratio_to_the_better"] = found["worker-rbee"]["median"] / best
-    print(json.dumps(results, indent=1))
+    date = datetime.date.today().isoformat()
+    results = {
+        "date": date,
+        "machine": machine(),
+        "threads": options.threads,
+        "precision": options.precision,
+        "cosine": cosines(worker, reference),
+        "sentences_per_second": {name: compare(engines, of, options.rounds) for name, of in sentences.items()},
+    }
     for engine in engines:
         engine.close()
+    path = FOLDER / "results" / f"embeddings-{date}.json"
+    path.write_text(json.dumps(results, indent=2) + "\n")
+    report(results, path)
+
+
+def report(results: dict, path: Path):
+    """Medians in sentences a second, and the ratio to the better of the others."""
+    print(f"cosine with sentence-transformers: {json.dumps(results['cosine'])}\n")
+    for name, found in results["sentences_per_second"].items():
+        rates = "  ".join(f"{engine} {of['median']:.1f}" for engine, of in found.items() if isinstance(of, dict))
+        print(f"{name:14} {rates}  ratio {found['ratio_to_the_better']:.2f}")
+    print(f"\nwritten to {path}")
 
 
 if __name__ == "__main__":

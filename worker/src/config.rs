@@ -1,7 +1,6 @@
 //! The command line, and what it comes to: flags before environment variables before the settings file before defaults.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -26,8 +25,6 @@ const PREFIX_CACHE_SHARE: u64 = 4;
 const PREFIX_CACHE_BYTES_DEFAULT_MAX: u64 = 1 << 30;
 /// What is taken for the available memory where the system does not tell.
 const AVAILABLE_BYTES_UNKNOWN: u64 = 4 << 30;
-/// The variables that the thread pools are sized by.
-const THREAD_VARIABLES: [&str; 2] = ["CANDLE_NUM_THREADS", "RAYON_NUM_THREADS"];
 
 /// Loads one model and generates tokens with it.
 #[derive(Debug, Parser)]
@@ -313,21 +310,4 @@ fn available_bytes() -> u64 {
     system
         .cgroup_limits()
         .map_or(machine, |limits| machine.min(limits.total_memory.saturating_sub(limits.rss)))
-}
-
-/// Sizes the thread pools. Candle and rayon read the sizes of theirs from the environment only, so a process that was
-/// started without them replaces itself, under the same process id, by one that has them.
-pub fn apply_threads(threads: usize) -> Result<(), String> {
-    let wanted = threads.to_string();
-    let is_set = |name: &str| std::env::var(name).is_ok_and(|set| set == wanted);
-    if THREAD_VARIABLES.iter().all(|name| is_set(name)) {
-        return Ok(());
-    }
-    let program =
-        std::env::current_exe().map_err(|error| format!("cannot tell which program this is: {error}"))?;
-    let error = std::process::Command::new(&program)
-        .args(std::env::args_os().skip(1))
-        .envs(THREAD_VARIABLES.map(|name| (name, &wanted)))
-        .exec();
-    Err(format!("cannot start {} again on {wanted} threads: {error}", program.display()))
 }

@@ -33,7 +33,6 @@ fn main() -> ExitCode {
 
 fn serve(args: ServeArgs, common: &CommonArgs) -> Result<(), String> {
     let config = worker::config::resolve(args, common).map_err(|error| error.to_string())?;
-    worker::config::apply_threads(config.model.threads)?;
     let filter = worker::config::log_filter(common).map_err(|error| error.to_string())?;
     daemon::logging::init(&filter).map_err(|error| format!("--log-level: {error}"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -52,7 +51,6 @@ fn serve(args: ServeArgs, common: &CommonArgs) -> Result<(), String> {
 fn bench(args: &BenchArgs, common: &CommonArgs) -> Result<(), String> {
     let config =
         worker::config::resolve_model(args.model.clone(), common).map_err(|error| error.to_string())?;
-    worker::config::apply_threads(config.threads)?;
     let measured = worker::bench::run(args, &config).map_err(|error| describe(&error.into()))?;
     let text = if args.json {
         serde_json::to_string(&measured).map_err(|error| error.to_string())?

@@ -61,9 +61,7 @@ impl Process {
             command.args(["--gpu", &gpu.to_string()]);
         }
         if let Some(threads) = workers.threads {
-            let threads = threads.to_string();
-            command.args(["--threads", &threads]);
-            command.envs([("CANDLE_NUM_THREADS", &threads), ("RAYON_NUM_THREADS", &threads)]);
+            command.args(["--threads", &threads.to_string()]);
         }
         let mut child = command
             .stdin(Stdio::piped())

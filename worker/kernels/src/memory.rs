@@ -9,7 +9,7 @@ use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// A cache line.
-const LINE: usize = 64;
+pub(crate) const LINE: usize = 64;
 /// A large page.
 const LARGE_PAGE: usize = 2 << 20;
 /// What is allocated for several. What is not used of it takes no memory.
@@ -19,6 +19,25 @@ const SHARE_MAX: usize = 4 << 20;
 
 /// The allocation that is shared at present, and how much of it is taken.
 static CURRENT: Mutex<(Weak<Allocation>, usize)> = Mutex::new((Weak::new(), 0));
+
+/// Asks for a cache line that will be wanted soon. The address may be any: nothing is read.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "one instruction")]
+pub(crate) fn fetch(line: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every processor of the family has the instruction, which is a hint.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(line.cast());
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: a hint.
+    unsafe {
+        std::arch::asm!("prfm pldl1keep, [{line}]", line = in(reg) line, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = line;
+}
 
 /// Bytes that begin at a cache line. Zero at first.
 pub(crate) struct Memory {

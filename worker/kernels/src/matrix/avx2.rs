@@ -4,7 +4,7 @@
 #![expect(clippy::cast_ptr_alignment, reason = "what is loaded may stand at any address")]
 
 use std::arch::x86_64::{
-    __m256, __m256i, _MM_HINT_T0, _mm_loadl_epi64, _mm_loadu_si128, _mm_prefetch, _mm256_abs_epi8,
+    __m256, __m256i, _mm_loadl_epi64, _mm_loadu_si128, _mm256_abs_epi8,
     _mm256_add_epi16, _mm256_add_epi32, _mm256_and_si256, _mm256_broadcastsi128_si256, _mm256_cvtepi8_epi32,
     _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32, _mm256_cvtph_ps, _mm256_dpbusd_avx_epi32, _mm256_fmadd_ps,
     _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_or_si256,
@@ -157,11 +157,6 @@ impl<const VNNI: bool> Vectors for Avx2<VNNI> {
     #[inline(always)]
     unsafe fn unsigned(bytes: *const u8) -> __m256 {
         unsafe { _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(bytes.cast()))) }
-    }
-
-    #[inline(always)]
-    unsafe fn fetch(line: *const u8) {
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) }
     }
 }
 

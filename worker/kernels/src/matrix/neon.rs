@@ -134,14 +134,6 @@ impl Vectors for Neon {
     unsafe fn unsigned(bytes: *const u8) -> float32x4_t {
         unsafe { vld1q_f32(bytes.cast::<[u8; 4]>().read().map(f32::from).as_ptr()) }
     }
-
-    #[inline(always)]
-    unsafe fn fetch(line: *const u8) {
-        // SAFETY: a hint, which reads nothing.
-        unsafe {
-            asm!("prfm pldl1keep, [{line}]", line = in(reg) line, options(nostack, preserves_flags, readonly))
-        };
-    }
 }
 
 /// Adds to each lane the products of its four signed bytes.

@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 
 use super::layout::{Layout, TILE, pack_tile, tile_bytes, with_layout};
-use super::tile::{Ahead, Products, Sums, Weights, products};
+use super::tile::{Products, Sums, Weights, products};
 use super::{Source, Target};
 use crate::blocks::GROUP;
 use crate::memory::Memory;
@@ -61,12 +61,16 @@ impl Packed {
         self.tiles.len()
     }
 
+    pub fn tiles(&self) -> &[u8] {
+        &self.tiles
+    }
+
     /// How the product with so many rows is shared out.
     pub fn cut(&self, threads: usize, rows: usize) -> Cut {
         let tiles = self.outputs.div_ceil(TILE);
         let panels: usize = rows / PANEL + (rows % PANEL).count_ones() as usize;
         let (task_tiles, task_panels) = self.task_size(threads, rows, panels, tiles);
-        // Threads take turns, so each one's tasks lie behind each other, where its fetching ahead has been.
+        // Threads take turns, so each one's tasks lie behind each other, where the processor fetches ahead.
         let run = tiles.div_ceil(task_tiles * threads);
         let columns = run * threads;
         let tasks = columns * panels.div_ceil(task_panels);
@@ -80,12 +84,10 @@ impl Packed {
         let first_tile = (column % cut.threads * cut.run + column / cut.threads) * cut.tiles;
         let end_tile = self.outputs.div_ceil(TILE).min(first_tile + cut.tiles);
         let first_panel = task / columns * cut.panels;
-        let mut ahead = Ahead::Weights;
         for place in Place::all(rows.count()).skip(first_panel).take(cut.panels) {
             for tile in first_tile..end_tile {
-                self.multiply_tile(rows, place, self.tile(tile, ahead), target);
+                self.multiply_tile(rows, place, tile, target);
             }
-            ahead = Ahead::Nothing;
         }
     }
 
@@ -105,18 +107,9 @@ impl Packed {
         (fair.max(worthwhile).min(cached), panels_in_task)
     }
 
-    fn tile(&self, index: usize, ahead: Ahead) -> (usize, Weights<'_>) {
-        let bytes = &self.tiles[index * self.tile_bytes..(index + 1) * self.tile_bytes];
-        (index, Weights { bytes, groups: self.groups, ahead })
-    }
-
-    fn multiply_tile(
-        &self,
-        rows: &Rows,
-        place: Place,
-        (tile, weights): (usize, Weights<'_>),
-        target: &Target,
-    ) {
+    fn multiply_tile(&self, rows: &Rows, place: Place, tile: usize, target: &Target) {
+        let bytes = &self.tiles[tile * self.tile_bytes..(tile + 1) * self.tile_bytes];
+        let weights = Weights { bytes, groups: self.groups };
         let mut sums = MaybeUninit::<Sums>::uninit();
         let product = self.products[place.count.trailing_zeros() as usize];
         let start = sums.as_mut_ptr().cast::<[f32; TILE]>();

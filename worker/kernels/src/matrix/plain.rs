@@ -31,15 +31,15 @@ fn add_group<L: Layout, const M: usize>(
     sum: f32,
 ) -> f32 {
     let (block, in_block) = (index / BLOCK_GROUPS, index % BLOCK_GROUPS);
-    let (codes_of_block, scales) = weights.block::<L>(block);
-    let codes = codes::<L>(&codes_of_block[in_block * L::CODE_BYTES..], lane);
+    let block = &weights.bytes[block * L::BLOCK_BYTES..];
+    let codes = codes::<L>(&block[L::codes_at(in_block)..], lane);
     let at = index * M + row;
     let quants = &panel.quants[at * BLOCK..][..BLOCK];
     let [low, high] = [0, GROUP / 2].map(|half| {
         let pairs = codes[half..half + GROUP / 2].iter().zip(&quants[half..]);
         pairs.map(|(code, quant)| i32::from(*code) * i32::from(*quant)).sum::<i32>()
     });
-    let factors = factors::<L>(scales, in_block, lane);
+    let factors = factors::<L>(block, in_block, lane);
     let scale = panel.scales[at];
     if L::SCALES == Scales::Halves {
         let half_sum = |half: usize| panel.half_sums[(2 * index + half) * M + row];
@@ -70,7 +70,7 @@ fn codes<L: Layout>(lines: &[u8], lane: usize) -> [u8; GROUP] {
 
 /// Scale and minimum of a group, or the scales of both halves.
 fn factors<L: Layout>(bytes: &[u8], index: usize, lane: usize) -> [f32; 2] {
-    let at = L::BLOCK_SCALE_BYTES + index * L::SCALE_BYTES;
+    let at = L::scales_at(index);
     let number = |at: usize| f16::from_le_bytes([bytes[at + 2 * lane], bytes[at + 2 * lane + 1]]).to_f32();
     let signed = |at: usize| f32::from(bytes[at + lane].cast_signed());
     let unsigned = |at: usize| f32::from(bytes[at + lane]);

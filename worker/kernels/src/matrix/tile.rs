@@ -1,6 +1,6 @@
 //! Which code makes the product of a tile with a panel.
 
-use super::layout::{BLOCK_GROUPS, Layout, TILE, with_layout};
+use super::layout::{Layout, TILE, with_layout};
 use super::plain;
 use crate::format::Format;
 use crate::processor::Processor;
@@ -11,27 +11,6 @@ use crate::rows::{PANEL, Panel};
 pub(crate) struct Weights<'a> {
     pub bytes: &'a [u8],
     pub groups: usize,
-    pub ahead: Ahead,
-}
-
-/// Whether to fetch what lies behind the weights in use.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ahead {
-    /// They are in the cache: another panel was there before.
-    Nothing,
-    /// They come from afar, one after the other.
-    Weights,
-}
-
-/// Bytes between the weights in use and those that are fetched.
-pub(crate) const AHEAD_BYTES: usize = 8192;
-
-impl<'a> Weights<'a> {
-    /// The codes of a block, and its scales.
-    pub fn block<L: Layout>(self, block: usize) -> (&'a [u8], &'a [u8]) {
-        let groups = (self.groups - block * BLOCK_GROUPS).min(BLOCK_GROUPS);
-        self.bytes[block * L::BLOCK_BYTES..].split_at(groups * L::CODE_BYTES)
-    }
 }
 
 /// Room for what comes out: for each row of a panel the outputs of a tile.

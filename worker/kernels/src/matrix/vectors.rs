@@ -5,7 +5,7 @@
 use std::marker::PhantomData;
 
 use super::layout::{BLOCK_GROUPS, Codes, LINE, Layout, Scales, TILE};
-use super::tile::{AHEAD_BYTES, Ahead, Weights};
+use super::tile::Weights;
 use crate::blocks::IQ4_LEVELS;
 use crate::rows::{BLOCK, Panel};
 
@@ -58,8 +58,6 @@ pub(super) trait Vectors {
     unsafe fn signed(bytes: *const u8) -> Self::Numbers;
     /// Numbers stored in an unsigned byte each.
     unsafe fn unsigned(bytes: *const u8) -> Self::Numbers;
-    /// Asks for a cache line that will be wanted soon.
-    unsafe fn fetch(line: *const u8);
 }
 
 /// Whether the codes use all eight bits.
@@ -77,19 +75,11 @@ pub(super) unsafe fn product<V: Vectors, L: Layout, const M: usize, const ROWS: 
     panel: Panel<'_>,
     sums: *mut [f32; TILE],
 ) {
-    let mut ahead = weights.ahead;
     for lane in (0..TILE).step_by(V::LANES) {
         for row in (0..M).step_by(ROWS) {
-            let part = Part::<V, L, M> {
-                weights: Weights { ahead, ..weights },
-                panel,
-                lane,
-                row,
-                vectors: PhantomData,
-            };
+            let part = Part::<V, L, M> { weights, panel, lane, row, vectors: PhantomData };
             // SAFETY: the caller's promise; `ROWS` divides `M`, and the lanes of a vector those of a tile.
             unsafe { part.multiply::<ROWS>(sums) };
-            ahead = Ahead::Nothing;
         }
     }
 }
@@ -114,14 +104,11 @@ impl<V: Vectors, L: Layout, const M: usize> Part<'_, V, L, M> {
             let mut found = [V::splat(0.0); ROWS];
             for block in 0..all_groups.div_ceil(BLOCK_GROUPS) {
                 let groups = (all_groups - block * BLOCK_GROUPS).min(BLOCK_GROUPS);
-                let start = self.weights.bytes.as_ptr().add(block * L::BLOCK_BYTES);
-                let scaling = Scaling::<V, L>::of_block(start.add(groups * L::CODE_BYTES), self.lane);
+                let block_start = self.weights.bytes.as_ptr().add(block * L::BLOCK_BYTES);
+                let scaling = Scaling::<V, L>::of_block(block_start, self.lane);
                 for group in 0..groups {
-                    if self.weights.ahead != Ahead::Nothing {
-                        fetch_ahead::<V, L>(start, group);
-                    }
-                    let factors = scaling.factors(group);
-                    let codes = self::codes::<V, L>(start.add(group * L::CODE_BYTES + 4 * self.lane));
+                    let factors = scaling.factors(block_start.add(L::scales_at(group)));
+                    let codes = codes::<V, L>(block_start.add(L::codes_at(group) + 4 * self.lane));
                     self.add_group(&codes, factors, block * BLOCK_GROUPS + group, &mut found);
                 }
             }
@@ -169,20 +156,6 @@ impl<V: Vectors, L: Layout, const M: usize> Part<'_, V, L, M> {
                 *sum = V::multiply_add(second, V::splat(*totals.as_ptr().add(at)), *sum);
             }
         }
-    }
-}
-
-/// Asks for weights that will be wanted soon: of a block, each group its share, so that every line is asked for. What a
-/// processor foresees by itself ends at each page.
-///
-/// # Safety
-/// None but for the instructions: nothing is read.
-#[inline(always)]
-unsafe fn fetch_ahead<V: Vectors, L: Layout>(block: *const u8, group: usize) {
-    let bytes = L::BLOCK_BYTES.div_ceil(BLOCK_GROUPS);
-    for line in 0..bytes.div_ceil(LINE) {
-        // SAFETY: the caller's promise.
-        unsafe { V::fetch(block.wrapping_add(AHEAD_BYTES + group * bytes + line * LINE)) };
     }
 }
 
@@ -240,7 +213,6 @@ unsafe fn codes<V: Vectors, L: Layout>(lines: *const u8) -> [V::Integers; VECTOR
 
 /// The scales of a block.
 struct Scaling<V: Vectors, L> {
-    of_groups: *const u8,
     lane: usize,
     scale: V::Numbers,
     minimum: V::Numbers,
@@ -249,30 +221,31 @@ struct Scaling<V: Vectors, L> {
 
 impl<V: Vectors, L: Layout> Scaling<V, L> {
     /// # Safety
-    /// `bytes` are the scales of a block.
+    /// A block begins there.
     #[inline(always)]
-    unsafe fn of_block(bytes: *const u8, lane: usize) -> Self {
+    unsafe fn of_block(block: *const u8, lane: usize) -> Self {
         // SAFETY: as many numbers are there as the layout has.
         unsafe {
             let zero = V::splat(0.0);
-            let number = |at: usize| V::halves(bytes.add(at + 2 * lane));
-            let scale = if L::BLOCK_SCALE_BYTES >= 32 { number(0) } else { zero };
-            let minimum =
-                if L::BLOCK_SCALE_BYTES >= 64 { V::multiply(number(32), V::splat(-1.0)) } else { zero };
-            Self { of_groups: bytes.add(L::BLOCK_SCALE_BYTES), lane, scale, minimum, layout: PhantomData }
+            let number = |at: usize| V::halves(block.add(at + 2 * lane));
+            let scale = if L::BLOCK_SCALE_BYTES > 0 { number(0) } else { zero };
+            let minimum = match L::SCALES {
+                Scales::Fractions => V::multiply(number(2 * TILE), V::splat(-1.0)),
+                _ => zero,
+            };
+            Self { lane, scale, minimum, layout: PhantomData }
         }
     }
 
     /// Scale and minimum of a group for each lane, or the scales of both halves.
     ///
     /// # Safety
-    /// The block has this group.
+    /// The scales of a group of this block begin there.
     #[inline(always)]
-    unsafe fn factors(&self, group: usize) -> [V::Numbers; 2] {
+    unsafe fn factors(&self, scales: *const u8) -> [V::Numbers; 2] {
         // SAFETY: the layout says what a group has.
         unsafe {
-            let bytes = self.of_groups.add(group * L::SCALE_BYTES);
-            let (numbers, fractions) = (bytes.add(2 * self.lane), bytes.add(self.lane));
+            let (numbers, fractions) = (scales.add(2 * self.lane), scales.add(self.lane));
             let with_offset = |scale| [scale, V::multiply(scale, V::splat(-f32::from(L::OFFSET)))];
             match L::SCALES {
                 Scales::One => with_offset(V::halves(numbers)),
@@ -282,10 +255,10 @@ impl<V: Vectors, L: Layout> Scaling<V, L> {
                     V::multiply(self.minimum, V::unsigned(fractions.add(TILE))),
                 ],
                 Scales::Signed => with_offset(V::multiply(self.scale, V::signed(fractions))),
-                Scales::Halves => {
-                    let halves = [V::signed(fractions), V::signed(fractions.add(TILE))];
-                    halves.map(|fraction| V::multiply(self.scale, fraction))
-                }
+                Scales::Halves => [
+                    V::multiply(self.scale, V::signed(fractions)),
+                    V::multiply(self.scale, V::signed(fractions.add(TILE))),
+                ],
             }
         }
     }
