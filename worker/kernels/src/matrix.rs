@@ -131,15 +131,6 @@ impl Matrix {
         self.parts.iter().map(bytes).sum()
     }
 
-    /// The weights as products read them, from the first output on; of stacked ones, the first.
-    pub fn first_bytes(&self) -> &[u8] {
-        match self.parts.first().map(|part| &part.weights) {
-            Some(Weights::Packed(packed)) => packed.tiles(),
-            Some(Weights::Numbers(numbers)) => numbers.panels(),
-            None => &[],
-        }
-    }
-
     /// Writes each row's product to `out`, a row of `outputs` numbers for each row.
     ///
     /// # Panics

@@ -9,7 +9,7 @@ use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// A cache line.
-pub(crate) const LINE: usize = 64;
+const LINE: usize = 64;
 /// A large page.
 const LARGE_PAGE: usize = 2 << 20;
 /// What is allocated for several. What is not used of it takes no memory.

@@ -3,8 +3,7 @@
 //! A decode step is some 150 small pieces of parallel work in two milliseconds, on processors that other programs use
 //! too. So no thread waits for one that took nothing: whoever has a processor takes the next task, the caller among
 //! them, and a thread that the system has put aside while it held no task costs nothing. Threads without work watch for
-//! more for a moment, then sleep. While they watch, they fetch what the caller said will be wanted next, so that the
-//! memory is never idle while one thread does what cannot be shared.
+//! more for a moment, then sleep.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
@@ -14,19 +13,11 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::memory::{LINE, fetch};
-
 /// How long a thread watches for work, or for the end of work, before it sleeps.
 const WATCH: Duration = Duration::from_micros(60);
 /// Looks in quick succession. After that, whoever waits lets others go first: it may be that who holds the last task
 /// wants this very processor.
 const QUICK_LOOKS: usize = 256;
-/// What a thread fetches ahead at most: half of a second-level cache of ordinary size.
-const AHEAD_BYTES_MAX: usize = 256 << 10;
-/// What the caller fetches ahead: the rest is for those who have nothing else to do.
-const AHEAD_BYTES_CALLER: usize = 4 << 10;
-/// What is fetched between two looks for work.
-const AHEAD_BYTES_STEP: usize = 512;
 /// Low bits of the ticket, which count tasks that nobody has taken.
 const TASK_BITS: u32 = 24;
 /// Tasks in one job at most.
@@ -66,15 +57,6 @@ struct Shared {
     caller_sleeps: AtomicBool,
     work_ended: (Mutex<()>, Condvar),
     closing: AtomicBool,
-    expected: Apart<Expected>,
-}
-
-/// What will be read next. The parts may be of two announcements when they are read: to fetch in vain does no harm.
-struct Expected {
-    /// Counts the announcements.
-    number: AtomicUsize,
-    start: AtomicUsize,
-    len: AtomicUsize,
 }
 
 /// A closure whose type is forgotten.
@@ -107,15 +89,10 @@ impl Pool {
             caller_sleeps: AtomicBool::new(false),
             work_ended: (Mutex::new(()), Condvar::new()),
             closing: AtomicBool::new(false),
-            expected: Apart(Expected {
-                number: AtomicUsize::new(0),
-                start: AtomicUsize::new(0),
-                len: AtomicUsize::new(0),
-            }),
         });
         let worker = |number: usize| {
             let shared = Arc::clone(&shared);
-            std::thread::Builder::new().name(format!("compute-{number}")).spawn(move || shared.serve(number, threads)).ok()
+            std::thread::Builder::new().name(format!("compute-{number}")).spawn(move || shared.serve()).ok()
         };
         let workers = (1..threads).map_while(worker).collect();
         Self { shared, caller: Mutex::new(()), workers }
@@ -124,21 +101,6 @@ impl Pool {
     /// Threads that take tasks, the caller among them.
     pub fn threads(&self) -> usize {
         self.workers.len() + 1
-    }
-
-    /// Says that the next job will read these bytes, each thread its share of them in order: threads without work begin to
-    /// fetch them, while the caller does what only one thread can do.
-    pub fn expect(&self, bytes: &[u8]) {
-        if self.workers.is_empty() {
-            return;
-        }
-        let Apart(expected) = &self.shared.expected;
-        expected.start.store(bytes.as_ptr().addr(), Ordering::Relaxed);
-        expected.len.store(bytes.len(), Ordering::Relaxed);
-        expected.number.fetch_add(1, Ordering::Release);
-        for line in bytes[..bytes.len().min(AHEAD_BYTES_CALLER)].chunks(LINE) {
-            fetch(line.as_ptr());
-        }
     }
 
     /// Calls `work` once with each number below `tasks`, on whichever threads are free, and returns when all have ended.
@@ -201,39 +163,16 @@ unsafe fn call<F: Fn(usize)>(work: *const (), task: usize) {
 }
 
 impl Shared {
-    /// The life of worker `number` of so many threads.
-    fn serve(&self, number: usize, threads: usize) {
-        let mut fetched = 0;
+    /// A worker's life.
+    fn serve(&self) {
         loop {
             while self.take_task() {}
-            let announced = || self.expected.0.number.load(Ordering::Acquire);
-            let has_work =
-                || self.closing.load(Ordering::Relaxed) || self.has_task() || announced() != fetched;
+            let has_work = || self.closing.load(Ordering::Relaxed) || self.has_task();
             if !watch(has_work) {
                 self.sleep();
             }
-            if announced() != fetched {
-                fetched = announced();
-                self.fetch_ahead(number, threads);
-            }
             if self.closing.load(Ordering::Relaxed) {
                 return;
-            }
-        }
-    }
-
-    /// Fetches the beginning of a thread's share of what is expected, until there is work.
-    fn fetch_ahead(&self, number: usize, threads: usize) {
-        let Apart(expected) = &self.expected;
-        let len = expected.len.load(Ordering::Relaxed);
-        let share = len / threads;
-        let start = expected.start.load(Ordering::Relaxed).wrapping_add(share * number);
-        for step in (0..share.min(AHEAD_BYTES_MAX)).step_by(AHEAD_BYTES_STEP) {
-            if self.has_task() {
-                return;
-            }
-            for line in (step..step + AHEAD_BYTES_STEP).step_by(LINE) {
-                fetch(std::ptr::without_provenance(start.wrapping_add(line)));
             }
         }
     }

@@ -67,10 +67,6 @@ pub trait Compute: Send + 'static {
     /// Begins a step: finds room for its keys and values, and puts its tokens' embeddings into the stream.
     fn begin(&mut self, spans: &[Span<'_>]) -> Result<(), Self::Error>;
 
-    /// Learns which matrix the next product is with, one or two operations before it. A machine whose memory is idle may
-    /// begin to fetch it.
-    fn expect(&mut self, _matrix: &Self::Matrix) {}
-
     /// Copies the stream to the input, through a norm if there is one.
     fn read_stream(&mut self, norm: Option<&Self::Vector>) -> Result<(), Self::Error>;
 

@@ -41,20 +41,15 @@ impl<C: Compute> Decoder<C> {
         let compute = &mut self.compute;
         compute.begin(spans)?;
         for (index, layer) in self.layers.iter().enumerate() {
-            compute.expect(&layer.queries_keys_values);
             compute.read_stream(layer.attention_norm.as_ref())?;
             compute.multiply(&layer.queries_keys_values)?;
-            compute.expect(&layer.output);
             compute.attend(index, &layer.heads)?;
             compute.add_product(&layer.output, layer.after_attention_norm.as_ref())?;
-            compute.expect(&layer.gate_and_up);
             compute.read_stream(layer.feed_forward_norm.as_ref())?;
             compute.multiply(&layer.gate_and_up)?;
-            compute.expect(&layer.down);
             compute.gate()?;
             compute.add_product(&layer.down, layer.after_feed_forward_norm.as_ref())?;
         }
-        compute.expect(&self.head);
         compute.logits(&self.norm, &self.head, logits)
     }
 

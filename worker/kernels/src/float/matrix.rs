@@ -166,11 +166,6 @@ impl FloatMatrix {
         self.panels.bytes()
     }
 
-    /// The weights as products read them.
-    pub(crate) fn packed(&self) -> &[u8] {
-        self.panels.all()
-    }
-
     /// Multiplies rows, one behind the other, on the thread at hand.
     ///
     /// # Panics

@@ -67,11 +67,6 @@ impl Panels {
         Self { layout, memory, panel_bytes }
     }
 
-    /// The bytes of all panels.
-    pub fn all(&self) -> &[u8] {
-        &self.memory
-    }
-
     /// The bytes of a panel.
     pub fn panel(&self, index: usize) -> &[u8] {
         &self.memory[index * self.panel_bytes..][..self.panel_bytes]

@@ -37,10 +37,6 @@ impl Numbers {
         self.0.bytes()
     }
 
-    pub fn panels(&self) -> &[u8] {
-        self.0.packed()
-    }
-
     /// How the product with so many rows is shared out.
     pub fn cut(&self, threads: usize, rows: usize) -> Cut {
         let panels = self.0.outputs().div_ceil(PANEL);

@@ -61,10 +61,6 @@ impl Packed {
         self.tiles.len()
     }
 
-    pub fn tiles(&self) -> &[u8] {
-        &self.tiles
-    }
-
     /// How the product with so many rows is shared out.
     pub fn cut(&self, threads: usize, rows: usize) -> Cut {
         let tiles = self.outputs.div_ceil(TILE);

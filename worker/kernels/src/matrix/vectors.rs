@@ -7,10 +7,16 @@ use std::marker::PhantomData;
 use super::layout::{BLOCK_GROUPS, Codes, LINE, Layout, Scales, TILE};
 use super::tile::Weights;
 use crate::blocks::IQ4_LEVELS;
+use crate::memory::fetch;
 use crate::rows::{BLOCK, Panel};
 
 /// Vectors of codes in a group.
 const VECTORS: usize = 8;
+/// Rows from which on weights are asked for before their turn: a product that is slower than the memory leaves the
+/// processor's own foresight too little to go by. A faster one is better left to that.
+const FETCHING_ROWS: usize = 4;
+/// Bytes between the weights in use and those that are asked for.
+const AHEAD_BYTES: usize = 4096;
 /// What is taken off codes of eight bits where instructions know signed bytes only.
 const SIGN: i32 = 128;
 
@@ -107,8 +113,14 @@ impl<V: Vectors, L: Layout, const M: usize> Part<'_, V, L, M> {
                 let block_start = self.weights.bytes.as_ptr().add(block * L::BLOCK_BYTES);
                 let scaling = Scaling::<V, L>::of_block(block_start, self.lane);
                 for group in 0..groups {
+                    let codes_at = L::codes_at(group);
+                    if M >= FETCHING_ROWS {
+                        for line in 0..=L::CODE_BYTES / LINE {
+                            fetch(block_start.wrapping_add(codes_at + AHEAD_BYTES + line * LINE));
+                        }
+                    }
                     let factors = scaling.factors(block_start.add(L::scales_at(group)));
-                    let codes = codes::<V, L>(block_start.add(L::codes_at(group) + 4 * self.lane));
+                    let codes = codes::<V, L>(block_start.add(codes_at + 4 * self.lane));
                     self.add_group(&codes, factors, block * BLOCK_GROUPS + group, &mut found);
                 }
             }

@@ -29,9 +29,6 @@ const TOKENS_BEFORE: usize = 1024;
 /// What a multiplication of attention costs, measured in those of quantised weights.
 const ATTENTION_COST: usize = 3;
 
-/// Rows up to which weights are fetched before their product.
-const EXPECTING_ROWS_MAX: usize = 8;
-
 /// Logits that are scaled or capped at once.
 const LOGITS_A_TASK: usize = 8192;
 
@@ -194,13 +191,6 @@ impl Compute for Cpu {
         self.wanted.clear();
         self.wanted.extend(wanted_rows(spans));
         Ok(())
-    }
-
-    fn expect(&mut self, matrix: &BiasedMatrix) {
-        // With more rows, what limits the product is not the memory.
-        if self.places.rows() <= EXPECTING_ROWS_MAX {
-            self.pool.expect(matrix.weights.first_bytes());
-        }
     }
 
     fn read_stream(&mut self, norm: Option<&Vec<f32>>) -> Result<(), String> {
