@@ -19,8 +19,8 @@ use utoipa_axum::routes;
 
 use crate::service::Service;
 
-/// Bytes of a request body at most: a prompt of a million tokens fits.
-const BODY_BYTES_MAX: usize = 8 << 20;
+/// Bytes of a request body at most: whatever the queen takes fits, though she may write it longer than she read it.
+const BODY_BYTES_MAX: usize = 64 << 20;
 
 #[derive(OpenApi)]
 #[openapi(info(

@@ -196,10 +196,10 @@ impl Service {
         request.check_vocabulary(loaded.language.vocabulary.size())?;
         let sampling = request.sampling.clone();
         let (request_id, choices, echo) = (request.request_id.clone(), request.choices, request.echo);
-        let wanted = request.max_tokens;
+        let (wanted, field) = (request.max_tokens, request.input.field());
         let Prompt { tokens: prompt, prepared } = tokenize(loaded.language.clone(), request).await?;
         let grammar = loaded.language.grammar(&prepared).await?;
-        let max_tokens = fit(prompt.len(), wanted, loaded.context_limit())?;
+        let max_tokens = fit(prompt.len(), wanted, loaded.context_limit(), field)?;
         let prompt_tokens = prompt.len() as u32;
         let cancel = CancellationToken::new();
         self.register(request_id, default_id, Ending { cancel: cancel.clone(), freed: slot.freed() })?;
@@ -326,6 +326,7 @@ struct Prompt {
 async fn tokenize(language: Arc<Language>, request: GenerationRequest) -> Result<Prompt, ApiError> {
     let encoded = tokio::task::spawn_blocking(move || {
         let (input, terms) = terms_of(request);
+        let field = input.field();
         let prepared = match input {
             Input::Tokens(tokens) => {
                 let text = language.vocabulary.spell(&tokens);
@@ -339,11 +340,12 @@ async fn tokenize(language: Arc<Language>, request: GenerationRequest) -> Result
             }
             Input::Messages(messages) => {
                 // A template takes its time over texts too.
-                refuse_endless(&language, messages.iter().map(|message| message.content.len()).sum())?;
+                let bytes = messages.iter().map(|message| message.content.len()).sum();
+                refuse_endless(&language, bytes, field)?;
                 language.prepare(&messages, terms)?
             }
         };
-        refuse_endless(&language, prepared.prompt.len())?;
+        refuse_endless(&language, prepared.prompt.len(), field)?;
         let tokens = language.tokenizer.encode_prompt(&prepared.prompt).map_err(|error| {
             tracing::error!(error, "the tokenizer failed");
             ApiError::new(ErrorCode::Internal, "The tokenizer could not encode this text.")
@@ -358,7 +360,7 @@ async fn tokenize(language: Arc<Language>, request: GenerationRequest) -> Result
 }
 
 /// Refuses a text that cannot fit whatever its tokens are, before the work of finding them.
-fn refuse_endless(language: &Language, bytes: usize) -> Result<(), ApiError> {
+fn refuse_endless(language: &Language, bytes: usize, field: &str) -> Result<(), ApiError> {
     let (least, limit) = (language.tokenizer.least_tokens(bytes), language.context_limit);
     if least < limit {
         return Ok(());
@@ -367,7 +369,7 @@ fn refuse_endless(language: &Language, bytes: usize) -> Result<(), ApiError> {
         "This model's context holds {limit} tokens; the prompt's {bytes} bytes make {least} at least."
     );
     Err(ApiError::new(ErrorCode::ContextLengthExceeded, message)
-        .with_param("messages")
+        .with_param(field)
         .with_detail("context_length", limit)
         .with_detail("requested_tokens", least + 1))
 }
@@ -388,7 +390,7 @@ fn terms_of(request: GenerationRequest) -> (Input, Terms) {
 }
 
 /// How many tokens may be generated, if prompt and answer fit the context together.
-fn fit(prompt_tokens: usize, max_tokens: Option<u32>, limit: usize) -> Result<usize, ApiError> {
+fn fit(prompt_tokens: usize, max_tokens: Option<u32>, limit: usize, field: &str) -> Result<usize, ApiError> {
     // Without a number of its own, a request needs room for one token at least.
     let wanted = max_tokens.map_or(1, |tokens| tokens as usize);
     let needed = prompt_tokens.saturating_add(wanted);
@@ -400,7 +402,7 @@ fn fit(prompt_tokens: usize, max_tokens: Option<u32>, limit: usize) -> Result<us
          {wanted} to generate)."
     );
     Err(ApiError::new(ErrorCode::ContextLengthExceeded, message)
-        .with_param(if prompt_tokens >= limit { "messages" } else { "max_tokens" })
+        .with_param(if prompt_tokens >= limit { field } else { "max_tokens" })
         .with_detail("context_length", limit)
         .with_detail("requested_tokens", needed))
 }
@@ -411,11 +413,17 @@ mod tests {
 
     #[test]
     fn prompt_and_answer_must_fit_together() {
-        assert_eq!(fit(10, Some(6), 16).unwrap(), 6);
-        assert_eq!(fit(10, None, 16).unwrap(), 6);
-        assert_eq!(fit(16, Some(0), 16).unwrap(), 0);
-        for (prompt, max_tokens) in [(10, Some(7)), (16, None), (17, Some(0)), (1, Some(u32::MAX))] {
-            let error = fit(prompt, max_tokens, 16).unwrap_err();
+        assert_eq!(fit(10, Some(6), 16, "prompt").unwrap(), 6);
+        assert_eq!(fit(10, None, 16, "prompt").unwrap(), 6);
+        assert_eq!(fit(16, Some(0), 16, "prompt").unwrap(), 0);
+        for (prompt, max_tokens, param) in [
+            (10, Some(7), "max_tokens"),
+            (16, None, "prompt"),
+            (17, Some(0), "prompt"),
+            (1, Some(u32::MAX), "max_tokens"),
+        ] {
+            let error = fit(prompt, max_tokens, 16, "prompt").unwrap_err();
+            assert_eq!(error.param.as_deref(), Some(param));
             assert_eq!(error.code, ErrorCode::ContextLengthExceeded);
             assert_eq!(error.details["context_length"], 16);
         }

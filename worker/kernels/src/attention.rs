@@ -46,6 +46,8 @@ pub struct AttentionPlan {
     /// Of each row, where its results begin and how many each head has.
     rows: Vec<RowResults>,
     results: Vec<f32>,
+    /// Numbers from one result to the next.
+    stride: usize,
     units_per_task: usize,
     is_small: bool,
 }
@@ -90,7 +92,8 @@ impl AttentionPlan {
                 results += attention.heads * parts;
             }
         }
-        let needed = results * (kv.layout().value_width() + RESULT_EXTRA);
+        self.stride = kv.layout().value_width() + RESULT_EXTRA;
+        let needed = results * self.stride;
         if self.results.len() < needed {
             self.results.resize(needed, 0.0);
         }
@@ -148,7 +151,7 @@ impl AttentionPlan {
     /// the rows of `out`.
     ///
     /// # Panics
-    /// If no plan was laid for these places, or the queries do not fit it.
+    /// If no plan was laid for these places in this store, or the queries do not fit it.
     pub fn attend(
         &mut self,
         pool: &Pool,
@@ -164,7 +167,8 @@ impl AttentionPlan {
         assert!(attention.heads * head_dim <= queries.width, "rows that hold the queries");
         assert_eq!(queries.numbers.len(), places.rows() * queries.width, "queries for each place");
         let results = Shared(self.results.as_mut_ptr());
-        let stride = kv.layout().value_width() + RESULT_EXTRA;
+        let stride = self.stride;
+        assert_eq!(stride, kv.layout().value_width() + RESULT_EXTRA, "a plan for this store");
         let rows = &self.rows;
         let work = stretch::Work { attention, kv, places, layer, queries, rows, results, stride };
         if self.is_small {

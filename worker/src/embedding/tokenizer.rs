@@ -10,6 +10,7 @@ use tokenizers::{Encoding, PostProcessor, TruncationDirection};
 use super::encoder::Tokens;
 use super::model::{read_json, read_optional_json};
 use crate::error::LoadError;
+use crate::text::tokenizer::json;
 
 /// What becomes of a text that is too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,8 +50,7 @@ impl Tokenizer {
     /// Reads the folder's tokenizer for an encoder of so many words and tokens of context.
     pub fn read(folder: &Path, vocabulary: usize, context: usize) -> Result<Self, LoadError> {
         let path = folder.join("tokenizer.json");
-        let mut inner = tokenizers::Tokenizer::from_file(&path)
-            .map_err(|error| LoadError::Corrupted(format!("{}: {error}", path.display())))?;
+        let mut inner = json::read_file(&path)?;
         // Batches here are ragged, and what is too long is cut here.
         inner.with_padding(None);
         inner

@@ -41,7 +41,8 @@ impl Engine {
         let (outcome, ended) = oneshot::channel();
         let board = Arc::new(Board::default());
         let tokens_max = model.blocks_max() * BLOCK_TOKENS;
-        let step_loop = StepLoop::new(model, vocabulary, receiver, prefix_cache_bytes, board.clone());
+        let step_loop =
+            StepLoop::new(model, vocabulary, receiver, slots_total, prefix_cache_bytes, board.clone());
         std::thread::Builder::new().name("engine".to_owned()).spawn(move || {
             let result = step_loop.run();
             // Nobody waits for the outcome of an engine whose process is on its way out.

@@ -47,6 +47,18 @@ pub enum Input {
     Messages(Vec<Message>),
 }
 
+impl Input {
+    /// The field that it came in.
+    pub fn field(&self) -> &'static str {
+        match self {
+            Self::Prompt(_) => "prompt",
+            Self::Tokens(_) => "prompt_tokens",
+            Self::Instruction(_) => "instruction",
+            Self::Messages(_) => "messages",
+        }
+    }
+}
+
 /// Tools that a model may call.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ToolUse {

@@ -20,6 +20,9 @@ use crate::engine::sequence::{Sequence, State};
 use crate::engine::{BLOCK_TOKENS, Logits, Model, Span, StepError};
 use crate::text::vocabulary::Vocabulary;
 
+/// Sequences that compute together at most, for each slot: a request may want many answers, and each has a row of logits
+/// in every step. The first answer of each request is always among them.
+const SEQUENCES_PER_SLOT: usize = 4;
 /// How often a reader is looked after while every sequence waits for its reader.
 const PAUSE: Duration = Duration::from_millis(5);
 /// Tokens of a prompt in a step that all want logits: these are rows of a whole vocabulary.
@@ -49,6 +52,8 @@ pub(super) struct StepLoop<M: Model> {
     /// What runs, in the order of arrival.
     generations: Vec<Generation>,
     memory: Memory,
+    /// Sequences that may have memory, first answers aside.
+    sequences_max: usize,
     board: Arc<Board>,
     turn: u64,
     // What a step needs, kept for the next one's use.
@@ -65,12 +70,14 @@ impl<M: Model> StepLoop<M> {
         model: M,
         vocabulary: Arc<Vocabulary>,
         commands: Receiver<Command>,
+        slots_total: u32,
         prefix_cache_bytes: u64,
         board: Arc<Board>,
     ) -> Self {
         let idle_max = prefix_cache_bytes / model.block_bytes().max(1) as u64;
         let step_loop = Self {
             memory: Memory::new(model.blocks_max(), idle_max as usize),
+            sequences_max: slots_total as usize * SEQUENCES_PER_SLOT,
             model,
             vocabulary,
             commands,
@@ -177,6 +184,11 @@ impl<M: Model> StepLoop<M> {
         &mut self.generations[seat.generation].choices[seat.choice]
     }
 
+    /// Whether one more of a request's further answers may compute.
+    fn has_room(&self) -> bool {
+        self.seats().filter(|seat| self.has_memory(*seat)).count() < self.sequences_max
+    }
+
     fn has_memory(&self, seat: Seat) -> bool {
         self.generations[seat.generation].choices[seat.choice].table.is_some()
     }
@@ -186,10 +198,8 @@ impl<M: Model> StepLoop<M> {
         for generation in 0..self.generations.len() {
             for choice in 0..self.generations[generation].choices.len() {
                 let running = &self.generations[generation];
-                if running.is_running()
-                    && running.choices[choice].awaits_memory()
-                    && !self.admit_one(Seat { generation, choice })
-                {
+                let waits = running.is_running() && running.choices[choice].awaits_memory();
+                if waits && (choice == 0 || self.has_room()) && !self.admit_one(Seat { generation, choice }) {
                     return;
                 }
             }
@@ -376,14 +386,17 @@ impl<M: Model> StepLoop<M> {
 
     /// Lets a sequence choose its next token; with a prompt's first one, the other choices fork off and choose theirs.
     fn advance(&mut self, seat: Seat, row: &mut [f32]) {
-        let generation = &mut self.generations[seat.generation];
         if seat.choice == 0 {
-            for choice in 1..generation.choices.len() {
-                if generation.choices[choice].state != State::AwaitsPrompt {
+            for choice in 1..self.generations[seat.generation].choices.len() {
+                if self.generations[seat.generation].choices[choice].state != State::AwaitsPrompt {
                     continue;
                 }
-                let computed = generation.choices[0].computed;
-                let table = generation.choices[0].table.as_ref().map(|table| self.memory.fork(table));
+                let has_room = self.has_room();
+                let generation = &mut self.generations[seat.generation];
+                let first = &generation.choices[0];
+                // One that has to wait finds most of the prompt in the prefix cache later.
+                let table = first.table.as_ref().filter(|_| has_room).map(|table| self.memory.fork(table));
+                let computed = if table.is_some() { first.computed } else { 0 };
                 let fork = &mut generation.choices[choice];
                 (fork.state, fork.computed, fork.table) = (State::Active, computed, table);
                 self.row.clear();
@@ -391,6 +404,7 @@ impl<M: Model> StepLoop<M> {
                 generation.advance(choice, &mut self.row, &self.vocabulary);
             }
         }
+        let generation = &mut self.generations[seat.generation];
         if generation.choices[seat.choice].is_active() {
             generation.advance(seat.choice, row, &self.vocabulary);
         }

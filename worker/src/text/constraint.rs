@@ -19,6 +19,7 @@ use std::time::Duration;
 use moka::sync::Cache;
 use protocol::worker::Constraint;
 use protocol::{ApiError, ErrorCode};
+use serde_json::Value;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::text::vocabulary::Vocabulary;
@@ -77,7 +78,15 @@ impl Grammars {
 
     /// The grammar of a constraint: a kept one, or one compiled now. An error names what cannot be kept to.
     pub async fn get(self: &Arc<Self>, constraint: &Constraint) -> Result<Arc<Grammar>, ApiError> {
-        let source = compile::Source::of(constraint)?;
+        self.compiled(compile::Source::of(constraint)?).await
+    }
+
+    /// The grammar of a schema, which errors name by `param`.
+    pub async fn schema(self: &Arc<Self>, schema: &Value, param: &str) -> Result<Arc<Grammar>, ApiError> {
+        self.compiled(compile::Source::of_schema(schema, param)?).await
+    }
+
+    async fn compiled(self: &Arc<Self>, source: compile::Source) -> Result<Arc<Grammar>, ApiError> {
         if let Some(grammar) = self.kept.get(source.key()) {
             return Ok(grammar);
         }

@@ -107,14 +107,36 @@ impl Language {
         };
         let tools = prepared.plan.calls.as_ref().map_or(&[][..], |calls| &calls.tools);
         if tools.is_empty() || tools.iter().any(|tool| tool.strict) {
-            return Err(refused);
+            return Err(self.at_fault(prepared, refused).await);
         }
         // Some schemas turn out only now to be more than can be kept to.
         let none_of_tools = |schema: &Value, param: &str| {
             if param.starts_with("tools") { Err(refused.clone()) } else { prepare_schema(schema, param) }
         };
         let Some(constraint) = demand.constraint(&self.vocabulary, &none_of_tools)? else { return Ok(None) };
-        self.grammars.get(&constraint).await.map(Some)
+        match self.grammars.get(&constraint).await {
+            Ok(grammar) => Ok(Some(grammar)),
+            Err(error) => Err(self.at_fault(prepared, error).await),
+        }
+    }
+
+    /// The error of a grammar that was put together, told of the schema in it that is at fault, if one alone is.
+    async fn at_fault(&self, prepared: &Prepared, refused: ApiError) -> ApiError {
+        let answer = match &prepared.constraint {
+            Some(Constraint::JsonSchema { schema }) => Some((schema, "constraint.schema".to_owned())),
+            _ => None,
+        };
+        let tools = prepared.plan.calls.as_ref().map_or(&[][..], |calls| &calls.tools);
+        let of_tools =
+            tools.iter().enumerate().filter(|(_, tool)| tool.strict).filter_map(|(index, tool)| {
+                Some((tool.parameters.as_ref()?, format!("tools[{index}].parameters")))
+            });
+        for (schema, param) in answer.into_iter().chain(of_tools) {
+            if let Err(error) = self.grammars.schema(schema, &param).await {
+                return error;
+            }
+        }
+        refused
     }
 
     /// Makes a conversation ready, by the model's own template.
@@ -185,6 +207,29 @@ mod tests {
         let prepared = language.prepare(&[user("go")], terms(ToolChoice::Auto)).unwrap();
         assert!(prepared.prompt.contains(r#""name": "f""#), "{}", prepared.prompt);
         assert_eq!(prepared.plan.calls.unwrap().format, ToolFormat::Mistral);
+    }
+
+    #[tokio::test]
+    async fn a_schema_that_cannot_be_kept_to_is_pointed_at_within_a_grammar_too() {
+        let overlapping = json!({"type": "object", "properties": {"a": {"oneOf": [
+            {"type": "integer"}, {"type": "integer", "minimum": 3}]}}});
+        let mut strict = terms(ToolChoice::Required);
+        strict.tools[0].strict = true;
+        strict.tools[0].parameters = Some(overlapping.clone());
+        let constrained = Terms {
+            constraint: Some(Constraint::JsonSchema { schema: overlapping }),
+            ..terms(ToolChoice::None)
+        };
+        let thinking = "{% if enable_thinking %}<think>\n{% else %}<think></think>{% endif %}";
+        for (template, terms, param) in
+            [(PLAIN, strict, "tools[0].parameters"), (thinking, constrained, "constraint.schema")]
+        {
+            let language = language(template);
+            let prepared = language.prepare(&[user("x")], terms).unwrap();
+            let error = language.grammar(&prepared).await.unwrap_err();
+            assert_eq!(error.param.as_deref(), Some(param), "{error}");
+            assert_eq!(error.details["pointer"], "/properties/a/oneOf");
+        }
     }
 
     #[test]

@@ -175,7 +175,7 @@ fn a_cancel_is_answered_when_the_slot_is_free() {
 fn told_to_stop_it_ends_the_streams_with_an_error_and_itself_with_0() {
     let model = slow_model();
     for order in ["SIGTERM", "shutdown", "parent"] {
-        let mut worker = Worker::ready(&model.path, &["--exit-with-parent"]);
+        let mut worker = Worker::ready(&model.path, &[]);
         let mut events = worker.events("/v1/execute", Some(&endless()));
         events.await_named("token");
         let told = Instant::now();

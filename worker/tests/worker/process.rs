@@ -61,6 +61,8 @@ impl Worker {
     /// Starts a worker and waits until it listens.
     pub fn listening(model: &Path, arguments: &[&str]) -> Self {
         let mut command = command(model);
+        // Its pipe closes with this process, so it outlives no test, however that ends.
+        command.arg("--exit-with-parent");
         if !arguments.contains(&"--threads") {
             command.args(["--threads", "2"]);
         }

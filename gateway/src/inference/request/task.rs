@@ -72,7 +72,7 @@ pub fn task_request(body: TaskRequest, default_model: &str) -> Result<InferenceR
     Ok(InferenceRequest {
         model: body.model.unwrap_or_else(|| default_model.to_owned()),
         order: checked(order)?,
-        names: &[],
+        names: &[("instruction", "prompt")],
         priority: body.priority,
         node: body.node.as_deref().map(NodeName::from),
         deadline: body.deadline_ms.map(|deadline_ms| Instant::now() + Duration::from_millis(deadline_ms)),

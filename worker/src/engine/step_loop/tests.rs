@@ -18,6 +18,7 @@ use crate::file::gguf::tests::with_pairs;
 use crate::text::sampler::{Next, Sampler, Sampling, log_probabilities};
 
 const WIDTH: usize = 128;
+const SLOTS: u32 = 8;
 /// A prompt that holds it fails.
 const POISON: u32 = 1;
 
@@ -28,11 +29,13 @@ struct Paged {
     budget: usize,
     /// Tokens of prompts in the largest step so far.
     largest: Arc<std::sync::atomic::AtomicUsize>,
+    /// Sequences in the fullest step so far.
+    fullest: usize,
 }
 
 impl Paged {
     fn new(blocks_max: usize, budget: usize) -> Self {
-        Self { blocks: HashMap::new(), blocks_max, budget, largest: Arc::default() }
+        Self { blocks: HashMap::new(), blocks_max, budget, largest: Arc::default(), fullest: 0 }
     }
 }
 
@@ -74,6 +77,7 @@ impl Model for Paged {
         if spans.iter().any(|span| span.tokens.contains(&POISON)) {
             return Err(StepError::Batch("poison".to_owned()));
         }
+        self.fullest = self.fullest.max(spans.len());
         let mut written = HashSet::new();
         for span in spans {
             assert!(span.blocks.len() >= blocks_for(span.position + span.tokens.len()));
@@ -219,7 +223,7 @@ impl Hand {
         let (_, commands) = sync_channel(1);
         let board = Arc::new(Board::default());
         let model = Paged::new(blocks, budget);
-        let step_loop = StepLoop::new(model, vocabulary(), commands, idle_max, board.clone());
+        let step_loop = StepLoop::new(model, vocabulary(), commands, SLOTS, idle_max, board.clone());
         Self { step_loop, slots: Slots::new(256), board }
     }
 
@@ -294,6 +298,21 @@ fn nothing_is_kept_beyond_the_cache_budget() {
         assert_eq!(hand.board.health().blocks_cached, idle_max.min(3));
         assert_eq!(hand.answer(&ask).finish().usage.cached_tokens, cached);
     }
+}
+
+#[test]
+fn however_many_answers_are_wanted_few_compute_at_once() {
+    let mut hand = Hand::new(512, 48, 64);
+    let many = Ask { choices: 100, temperature: 1.0, ..Ask::new(prompt(70), 12) };
+    let mut callers = [hand.start(&many), hand.start(&Ask::new(prompt(20), 12)), hand.start(&many)];
+    hand.finish(&mut callers);
+    assert_eq!(callers[0].texts, many.expected());
+    assert_eq!(callers[1].texts, Ask::new(prompt(20), 12).expected());
+    assert_eq!(callers[2].texts, many.expected());
+    let most = SLOTS as usize * SEQUENCES_PER_SLOT;
+    // Every request's first answer computes in any case.
+    assert!((most..most + 3).contains(&hand.step_loop.model.fullest), "{}", hand.step_loop.model.fullest);
+    assert_eq!(hand.board.health().blocks_used, 0);
 }
 
 #[test]

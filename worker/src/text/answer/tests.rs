@@ -338,6 +338,33 @@ fn log_probabilities_wait_for_their_text() {
 }
 
 /// Pieces that answers are made of, whole and broken.
+#[test]
+fn a_token_that_a_stop_string_cuts_is_told_with_its_first_half() {
+    let vocabulary = Arc::new(Vocabulary::of_bytes(&[("ab", TokenKind::Normal)]));
+    let told = |id| TokenLogprob { token: likely_token(&vocabulary, id, Some(-0.5)), top: Vec::new() };
+    let mut output = Answer::new(vocabulary.clone(), Arc::new(stops(&["bc"])));
+    let mut emissions = Vec::new();
+    output.push(256, Some(told(256)), &mut emissions);
+    let progress = output.push(u32::from(b'c'), Some(told(u32::from(b'c'))), &mut emissions);
+    output.finish(&mut emissions);
+    assert_eq!(progress, Progress::Ended);
+    let text: String = emissions
+        .iter()
+        .map(|emission| match emission {
+            Emission::Text { text, .. } => text.as_str(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let tokens: Vec<TokenLogprob> = emissions
+        .into_iter()
+        .flat_map(|emission| match emission {
+            Emission::Text { logprobs, .. } => logprobs,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!((text.as_str(), tokens), ("a", vec![told(256)]));
+}
+
 fn pieces() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         Just("<tool_call>".to_owned()),

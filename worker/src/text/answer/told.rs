@@ -113,19 +113,22 @@ impl Told {
         // A token whose first bytes have been told is told itself.
         let begun = self.waiting.pop_front().filter(|first| first.is_text).map(|first| first.logprob);
         self.waiting.clear();
-        if let (Some(logprob), Some(Emission::Text { logprobs, .. })) = (begun, self.emissions.last_mut()) {
-            logprobs.push(logprob);
-        }
+        self.attach(begun.into_iter().collect());
     }
 
     /// Hands over the last of it, with the tokens that have no text.
     pub(super) fn finish(&mut self, emissions: &mut Vec<Emission>) {
-        let logprobs: Vec<TokenLogprob> = self.waiting.drain(..).map(|waiting| waiting.logprob).collect();
+        let logprobs = self.waiting.drain(..).map(|waiting| waiting.logprob).collect();
+        self.attach(logprobs);
+        self.tell(emissions);
+    }
+
+    /// Tells of tokens with the last text of this step, or with none if there is no text.
+    fn attach(&mut self, logprobs: Vec<TokenLogprob>) {
         match self.emissions.last_mut() {
             _ if logprobs.is_empty() => {}
             Some(Emission::Text { logprobs: told, .. }) => told.extend(logprobs),
             _ => self.emissions.push(Emission::Text { text: String::new(), logprobs }),
         }
-        self.tell(emissions);
     }
 }

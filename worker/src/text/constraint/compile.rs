@@ -36,14 +36,8 @@ impl Source {
     /// Looks at a constraint before it is compiled: its size, its nesting, and what a schema may not say.
     pub fn of(constraint: &Constraint) -> Result<Self, ApiError> {
         let kind = match constraint {
-            Constraint::JsonObject => {
-                Kind::Schema(schema::prepare_root(&json!({"type": "object"}), "constraint")?)
-            }
-            Constraint::JsonSchema { schema } => {
-                // The same schema with its keys in another order is another grammar: properties come in their order.
-                check_size("constraint.schema", schema.to_string().len())?;
-                Kind::Schema(schema::prepare_root(schema, "constraint.schema")?)
-            }
+            Constraint::JsonObject => return Self::of_schema(&json!({"type": "object"}), "constraint"),
+            Constraint::JsonSchema { schema } => return Self::of_schema(schema, "constraint.schema"),
             Constraint::Regex { pattern } => {
                 check_size("constraint.pattern", pattern.len())?;
                 check_nesting("constraint.pattern", pattern)?;
@@ -57,11 +51,18 @@ impl Source {
             }
         };
         let key = match &kind {
-            Kind::Schema(prepared) => format!("schema {}", prepared.schema),
+            Kind::Schema(prepared) => schema_key(&prepared.schema),
             Kind::Regex(pattern) => format!("regex {pattern}"),
             Kind::Lark(grammar) => format!("lark {grammar}"),
         };
         Ok(Self { key, kind })
+    }
+
+    /// Looks at a schema, which errors name by `param`.
+    pub fn of_schema(schema: &Value, param: &str) -> Result<Self, ApiError> {
+        check_size(param, schema.to_string().len())?;
+        let prepared = schema::prepare_root(schema, param)?;
+        Ok(Self { key: schema_key(&prepared.schema), kind: Kind::Schema(prepared) })
     }
 
     /// What the grammar is kept under.
@@ -81,6 +82,11 @@ impl Source {
             Kind::Lark(_) => "constraint.grammar",
         }
     }
+}
+
+/// The same schema with its keys in another order is another grammar: properties come in their order.
+fn schema_key(schema: &Value) -> String {
+    format!("schema {schema}")
 }
 
 /// Compiles a source and looks at its first mask.
