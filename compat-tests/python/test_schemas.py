@@ -15,7 +15,7 @@ from schemas import SCHEMAS
 TEMPERATURE = 1.5
 # Far more than the longest text that fits one of the schemas.
 MAX_TOKENS = 1000
-SEEDS = int(os.environ.get("RBEE_TEST_SEEDS", "3"))
+SEEDS = int(os.environ.get("RBEE_TEST_SEEDS", "20"))
 
 
 @pytest.fixture(scope="module")
