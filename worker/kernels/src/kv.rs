@@ -6,19 +6,15 @@
 
 mod cell;
 
-use std::alloc::Layout;
-use std::ptr::NonNull;
-
 pub(crate) use cell::SCALED;
 pub use cell::{KvFormat, KvLayout};
 
+use crate::memory::Memory;
 use crate::pool::Pool;
 use crate::rows::Shared;
 
 /// Tokens in a block.
 pub const BLOCK_TOKENS: usize = 32;
-/// Blocks begin where cache lines do.
-const ALIGNMENT: usize = 64;
 /// Rows that one task writes at most: a block's tokens share cache lines.
 const TASK_ROWS_MAX: usize = BLOCK_TOKENS;
 
@@ -115,21 +111,12 @@ impl Places {
     }
 }
 
-/// A block's memory; nothing until it is written to.
-#[derive(Debug)]
-struct Block(Option<NonNull<u8>>);
-
-// SAFETY: plain memory that its owner alone refers to.
-unsafe impl Send for Block {}
-// SAFETY: shared references only read, but for `KvStore::write`, which holds the store exclusively.
-unsafe impl Sync for Block {}
-
 /// The memory of all blocks. A block takes memory when it is first written to and keeps it.
 #[derive(Debug)]
 pub struct KvStore {
     layout: KvLayout,
-    memory: Layout,
-    blocks: Vec<Block>,
+    /// Nothing until it is written to.
+    blocks: Vec<Option<Memory>>,
     blocks_max: usize,
     /// The step in which each block was last written to.
     written: Vec<u64>,
@@ -138,11 +125,8 @@ pub struct KvStore {
 
 impl KvStore {
     /// An empty store of at most `blocks_max` blocks.
-    pub fn new(layout: KvLayout, blocks_max: usize) -> Result<Self, KvError> {
-        let bytes = layout.block_bytes();
-        let memory =
-            Layout::from_size_align(bytes.max(1), ALIGNMENT).map_err(|_| KvError::Memory { bytes })?;
-        Ok(Self { layout, memory, blocks: Vec::new(), blocks_max, written: Vec::new(), step: 0 })
+    pub fn new(layout: KvLayout, blocks_max: usize) -> Self {
+        Self { layout, blocks: Vec::new(), blocks_max, written: Vec::new(), step: 0 }
     }
 
     /// What a block looks like.
@@ -203,7 +187,7 @@ impl KvStore {
     }
 
     fn is_written(&self, block: u32) -> bool {
-        self.blocks.get(block as usize).is_some_and(|block| block.0.is_some())
+        self.blocks.get(block as usize).is_some_and(Option::is_some)
     }
 
     /// Sees to it that a block has memory, and that this step writes to it once.
@@ -223,13 +207,12 @@ impl KvStore {
             return Err(KvError::Unknown { block, blocks_max: self.blocks_max });
         }
         if index >= self.blocks.len() {
-            self.blocks.resize_with(index + 1, || Block(None));
+            self.blocks.resize_with(index + 1, || None);
             self.written.resize(index + 1, 0);
         }
-        if self.blocks[index].0.is_none() {
-            // SAFETY: the size is not zero.
-            let memory = NonNull::new(unsafe { std::alloc::alloc_zeroed(self.memory) });
-            self.blocks[index].0 = Some(memory.ok_or(KvError::Memory { bytes: self.memory.size() })?);
+        if self.blocks[index].is_none() {
+            let bytes = self.layout.block_bytes();
+            self.blocks[index] = Some(Memory::try_new(bytes).ok_or(KvError::Memory { bytes })?);
         }
         Ok(())
     }
@@ -241,14 +224,14 @@ impl KvStore {
         }
         self.reserve(to)?;
         // SAFETY: both have memory of one size, and it is that of two blocks or of one and the same.
-        unsafe { std::ptr::copy(self.start(from), self.start(to), self.memory.size()) };
+        unsafe { std::ptr::copy(self.start(from), self.start(to), self.layout.block_bytes()) };
         Ok(())
     }
 
     fn start(&self, block: u32) -> *mut u8 {
-        let memory = self.blocks[block as usize].0;
+        let memory = self.blocks[block as usize].as_ref();
         assert!(memory.is_some(), "block {block} has no memory");
-        memory.map_or(std::ptr::null_mut(), NonNull::as_ptr)
+        memory.map_or(std::ptr::null_mut(), Memory::start)
     }
 
     /// The cell of one layer and key head in a block that has memory.
@@ -301,15 +284,6 @@ impl KvStore {
     }
 }
 
-impl Drop for KvStore {
-    fn drop(&mut self) {
-        for memory in self.blocks.iter().filter_map(|block| block.0) {
-            // SAFETY: it was allocated with this layout, and nobody refers to it any more.
-            unsafe { std::alloc::dealloc(memory.as_ptr(), self.memory) };
-        }
-    }
-}
-
 /// Rows of a step that hold keys and values among other numbers.
 #[derive(Debug)]
 pub struct HeadRows<'a> {
@@ -329,7 +303,7 @@ mod tests {
 
     fn store(blocks_max: usize) -> KvStore {
         let layout = KvLayout { layers: 2, kv_heads: 1, head_dim: 4, format: KvFormat::F16 };
-        KvStore::new(layout, blocks_max).unwrap()
+        KvStore::new(layout, blocks_max)
     }
 
     fn place(store: &mut KvStore, spans: &[(usize, usize, &[u32])]) -> Result<Places, KvError> {
@@ -348,7 +322,7 @@ mod tests {
         let found: Vec<_> = places.rows.iter().map(|place| (place.block, place.token)).collect();
         assert_eq!(found, [(7, 1), (7, 2), (0, 1)]);
         assert_eq!(places.position(1), 34);
-        assert_eq!(store.blocks.iter().filter(|block| block.0.is_some()).count(), 3);
+        assert_eq!(store.blocks.iter().filter(|block| block.is_some()).count(), 3);
     }
 
     #[test]

@@ -1,12 +1,16 @@
-//! Memory for weights: aligned for vectors, and in large pages where the system has them.
+//! Memory for weights, keys and values: aligned for vectors, and in large pages where the system has them.
 //!
-//! A decode step reads all weights once, and hardly does anything else. In small pages it would wait for the page table
-//! more than for the weights, so small matrices share large pages, in the order in which they are packed and read.
+//! A decode step reads all of it once, and hardly does anything else. In small pages it would wait for the page table
+//! more than for what it reads, so small pieces share large pages, in the order in which they are asked for and read.
 
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::alloc::{Layout, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+#[cfg(target_os = "linux")]
+use memmap2::Advice;
+use memmap2::MmapMut;
 
 /// A cache line.
 const LINE: usize = 64;
@@ -48,8 +52,10 @@ pub(crate) struct Memory {
 }
 
 struct Allocation {
+    /// Keeps the pages, which are zero until they are written to.
+    _pages: MmapMut,
+    /// The first of them at a large page's boundary.
     start: NonNull<u8>,
-    layout: Layout,
 }
 
 // SAFETY: it owns its bytes as a box does.
@@ -62,52 +68,52 @@ unsafe impl Send for Allocation {}
 unsafe impl Sync for Allocation {}
 
 impl Memory {
-    /// So many bytes.
+    /// So many bytes. Ends the process if the system has no memory for them, as other allocations do.
     pub fn new(len: usize) -> Self {
+        Self::try_new(len).unwrap_or_else(|| handle_alloc_error(Layout::new::<u8>()))
+    }
+
+    /// So many bytes, if the system has memory for them.
+    pub fn try_new(len: usize) -> Option<Self> {
         let (allocation, offset) =
-            if len > SHARE_MAX { (Allocation::new(len), 0) } else { Allocation::share(len) };
-        // SAFETY: the bytes from there on are taken by nobody else; all of them are within the allocation.
+            if len > SHARE_MAX { (Allocation::new(len)?, 0) } else { Allocation::share(len)? };
+        // SAFETY: the bytes from there on are within the allocation, and taken by nobody else.
         let start = unsafe { allocation.start.add(offset) };
-        // SAFETY: as above.
-        unsafe { start.write_bytes(0, len) };
-        Self { _allocation: allocation, start, len }
+        Some(Self { _allocation: allocation, start, len })
+    }
+
+    /// Where the bytes begin, for those who see to it themselves that nobody reads what another one writes.
+    pub fn start(&self) -> *mut u8 {
+        self.start.as_ptr()
     }
 }
 
 impl Allocation {
-    fn new(len: usize) -> Arc<Self> {
-        let Ok(layout) = Layout::from_size_align(len, LARGE_PAGE) else {
-            handle_alloc_error(Layout::new::<u8>());
-        };
-        // SAFETY: the layout has a size.
-        let Some(start) = NonNull::new(unsafe { alloc(layout) }) else { handle_alloc_error(layout) };
+    fn new(len: usize) -> Option<Arc<Self>> {
+        let mut pages = MmapMut::map_anon(len.checked_add(LARGE_PAGE)?).ok()?;
+        // Advice that is refused changes nothing.
         #[cfg(target_os = "linux")]
-        // SAFETY: the range was just allocated. Advice that is refused changes nothing.
-        unsafe {
-            libc::madvise(start.as_ptr().cast(), len, libc::MADV_HUGEPAGE)
-        };
-        Arc::new(Self { start, layout })
+        let _ = pages.advise(Advice::HugePage);
+        let boundary = pages.as_ptr().align_offset(LARGE_PAGE);
+        let start = NonNull::from(pages.get_mut(boundary..)?).cast();
+        Some(Arc::new(Self { _pages: pages, start }))
     }
 
     /// A part of an allocation that others use too, and where it begins.
-    fn share(len: usize) -> (Arc<Self>, usize) {
+    fn share(len: usize) -> Option<(Arc<Self>, usize)> {
         let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
         let fits = current.1 + len <= SHARED_BYTES;
-        let allocation = current.0.upgrade().filter(|_| fits).unwrap_or_else(|| {
-            let allocation = Self::new(SHARED_BYTES);
-            *current = (Arc::downgrade(&allocation), 0);
-            allocation
-        });
+        let allocation = match current.0.upgrade().filter(|_| fits) {
+            Some(allocation) => allocation,
+            None => {
+                let allocation = Self::new(SHARED_BYTES)?;
+                *current = (Arc::downgrade(&allocation), 0);
+                allocation
+            }
+        };
         let offset = current.1;
         current.1 += len.next_multiple_of(LINE);
-        (allocation, offset)
-    }
-}
-
-impl Drop for Allocation {
-    fn drop(&mut self) {
-        // SAFETY: allocated with this layout.
-        unsafe { dealloc(self.start.as_ptr(), self.layout) };
+        Some((allocation, offset))
     }
 }
 
@@ -115,7 +121,7 @@ impl Deref for Memory {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: initialised when it was made.
+        // SAFETY: pages are zero at first.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }

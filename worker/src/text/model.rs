@@ -76,7 +76,7 @@ pub fn load(order: &LoadOrder<'_>, report: &mut dyn FnMut(LoadProgress)) -> Resu
     };
     let loader = DecoderLoader::new(&file, &architecture, &mut on_bytes);
     let decoder: Box<dyn Model> = if order.backend == Backend::Cpu {
-        let kv = kv_store(&architecture, order.kv)?;
+        let kv = kv_store(&architecture, order.kv);
         let cpu = Cpu::new(architecture.clone(), file.clone(), vocabulary, order.threads, kv, ropes);
         Box::new(loader.load(cpu, vocabulary)?)
     } else {
@@ -92,7 +92,7 @@ pub fn load(order: &LoadOrder<'_>, report: &mut dyn FnMut(LoadProgress)) -> Resu
 }
 
 /// An empty store for keys and values on the processor.
-pub fn kv_store(architecture: &Architecture, kv: KvConfig) -> Result<KvStore, LoadError> {
+pub fn kv_store(architecture: &Architecture, kv: KvConfig) -> KvStore {
     let Architecture { layers, kv_heads, head_dim, .. } = *architecture;
     let format = match kv.format {
         KvFormat::F16 => kernels::kv::KvFormat::F16,
@@ -100,7 +100,7 @@ pub fn kv_store(architecture: &Architecture, kv: KvConfig) -> Result<KvStore, Lo
     };
     let layout = KvLayout { layers, kv_heads, head_dim, format };
     let blocks_max = usize::try_from(kv.budget_bytes).unwrap_or(usize::MAX) / layout.block_bytes().max(1);
-    KvStore::new(layout, blocks_max.max(1)).map_err(|error| LoadError::Failed(error.to_string()))
+    KvStore::new(layout, blocks_max.max(1))
 }
 
 fn read_language(

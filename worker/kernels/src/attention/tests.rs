@@ -65,7 +65,7 @@ impl Sequence {
 fn attend(sequences: &[&Sequence], steps: &[Vec<usize>], threads: usize) -> Vec<Vec<f32>> {
     let (layout, attention) = (sequences[0].layout, sequences[0].attention);
     let pool = Pool::new(threads);
-    let mut kv = KvStore::new(layout, 1000).unwrap();
+    let mut kv = KvStore::new(layout, 1000);
     let (mut places, mut plan, mut rows) = (Places::default(), AttentionPlan::default(), Rows::new());
     let mut done = vec![0; sequences.len()];
     let mut results = vec![Vec::new(); sequences.len()];

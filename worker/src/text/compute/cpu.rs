@@ -23,7 +23,7 @@ use crate::text::rope::Rope;
 const WEIGHTS_A_STEP: usize = 27_000_000_000;
 /// Bounds and granularity of the tokens of a step.
 const PREFILL_TOKENS_MIN: usize = 32;
-const PREFILL_TOKENS_MAX: usize = 256;
+const PREFILL_TOKENS_MAX: usize = 128;
 /// Tokens before those of an ordinary step.
 const TOKENS_BEFORE: usize = 1024;
 /// What a multiplication of attention costs, measured in those of quantised weights.
