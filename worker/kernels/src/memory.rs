@@ -25,8 +25,7 @@ const SHARE_MAX: usize = 4 << 20;
 static CURRENT: Mutex<(Weak<Allocation>, usize)> = Mutex::new((Weak::new(), 0));
 
 /// Asks for a cache line that will be wanted soon. The address may be any: nothing is read.
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "one instruction")]
+#[inline]
 pub(crate) fn fetch(line: *const u8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: every processor of the family has the instruction, which is a hint.
@@ -103,13 +102,12 @@ impl Allocation {
     fn share(len: usize) -> Option<(Arc<Self>, usize)> {
         let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
         let fits = current.1 + len <= SHARED_BYTES;
-        let allocation = match current.0.upgrade().filter(|_| fits) {
-            Some(allocation) => allocation,
-            None => {
-                let allocation = Self::new(SHARED_BYTES)?;
-                *current = (Arc::downgrade(&allocation), 0);
-                allocation
-            }
+        let allocation = if let Some(allocation) = current.0.upgrade().filter(|_| fits) {
+            allocation
+        } else {
+            let allocation = Self::new(SHARED_BYTES)?;
+            *current = (Arc::downgrade(&allocation), 0);
+            allocation
         };
         let offset = current.1;
         current.1 += len.next_multiple_of(LINE);
