@@ -125,6 +125,10 @@ impl Tokenizer {
     }
 }
 
+/// Bytes of a special token at most; the longest that are known have 81. Each place in one may be the end of all shorter
+/// ones, of which the matcher keeps a list.
+const SPECIAL_BYTES_MAX: usize = 256;
+
 /// The tokens that are looked for in a text before it is encoded.
 #[derive(Debug)]
 struct SpecialTokens {
@@ -145,6 +149,12 @@ impl SpecialTokens {
             .map(|(id, text, kind)| (id, Arc::from(text), kind))
             .collect();
         tokens.sort_by_key(|(_, text, _)| std::cmp::Reverse(text.len()));
+        if let Some((id, text, _)) = tokens.first().filter(|(_, text, _)| text.len() > SPECIAL_BYTES_MAX) {
+            return Err(LoadError::Corrupted(format!(
+                "special token {id} has {} bytes, {SPECIAL_BYTES_MAX} are allowed",
+                text.len()
+            )));
+        }
         // The fastest kind takes a kilobyte for each byte of the texts, which a hostile file can make long.
         let matcher = AhoCorasick::builder()
             .kind(Some(AhoCorasickKind::ContiguousNFA))
@@ -232,6 +242,25 @@ mod tests {
             ("token_type", Value::Array(kinds)),
             ("merges", texts(&["1 2", "Ġ a"])),
         ])
+    }
+
+    #[test]
+    fn a_special_token_without_measure_is_refused() {
+        let long = "x".repeat(SPECIAL_BYTES_MAX + 1);
+        let alphabet: Vec<String> = byte_alphabet().iter().map(char::to_string).collect();
+        let mut tokens: Vec<&str> = alphabet.iter().map(String::as_str).collect();
+        tokens.extend(["12", &long]);
+        let mut kinds = vec![Value::I32(1); 257];
+        kinds.push(Value::I32(3));
+        let error = read(&[
+            ("model", Value::String("gpt2".to_owned())),
+            ("pre", Value::String("smollm".to_owned())),
+            ("tokens", texts(&tokens)),
+            ("token_type", Value::Array(kinds)),
+            ("merges", texts(&["1 2"])),
+        ])
+        .unwrap_err();
+        assert!(error.to_string().contains("257 bytes, 256 are allowed"), "{error}");
     }
 
     #[test]
