@@ -33,13 +33,14 @@ fn main() -> Result<(), PackError> {
     // A product with one row, of a matrix as large.
     let (inputs, outputs) = (2048, BYTES / Format::Q8_0.bytes(2048).unwrap_or(1));
     let bytes = vec![60; Format::Q8_0.bytes(inputs * outputs).unwrap_or(0)];
-    let matrix =
-        Matrix::pack(&pool, inputs, &[Source { format: Format::Q8_0, outputs, bytes: &bytes }])?;
+    let matrix = Matrix::pack(&pool, inputs, &[Source { format: Format::Q8_0, outputs, bytes: &bytes }])?;
     let mut rows = kernels::Rows::new();
     rows.fill(&pool, 1, inputs, |_, out| out.fill(1.0));
     let mut out = vec![0.0; outputs];
     let product = rate(|| matrix.multiply(&pool, &rows, &mut out)) * matrix.bytes() as f64 / 1e9;
-    println!("{threads} threads: {plain:.1} GB/s by loads alone, {product:.1} GB/s by a product with one row");
+    println!(
+        "{threads} threads: {plain:.1} GB/s by loads alone, {product:.1} GB/s by a product with one row"
+    );
     Ok(())
 }
 

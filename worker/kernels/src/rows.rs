@@ -287,3 +287,62 @@ fn rounded<L: Lanes>(value: f32) -> f32 {
     let rounded = L::splat(value).rounded_to_half().first();
     if rounded.abs() >= SMALLEST && rounded.is_finite() { rounded } else { value }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lanes::run_on;
+    use crate::processor::Processor;
+
+    /// Quants, scales, sums, rounded sums and sums of half blocks of one row.
+    type Parted = (Vec<i8>, Vec<f32>, Vec<f32>, Vec<f32>, Vec<i32>);
+
+    fn quantized(processor: Processor, numbers: &[f32]) -> Parted {
+        let blocks = numbers.len() / BLOCK;
+        let (mut quants, mut half_sums) = (vec![0; numbers.len()], vec![0; 2 * blocks]);
+        let [mut scales, mut sums, mut rounded_sums] = [const { Vec::new() }; 3].map(|mut part: Vec<f32>| {
+            part.resize(blocks, 0.0);
+            part
+        });
+        let parts = Parts {
+            quants: Shared(quants.as_mut_ptr()),
+            scales: Shared(scales.as_mut_ptr()),
+            sums: Shared(sums.as_mut_ptr()),
+            rounded_sums: Shared(rounded_sums.as_mut_ptr()),
+            half_sums: Shared(half_sums.as_mut_ptr()),
+        };
+        let place = Place { first: 0, count: 1 };
+        run_on(processor, QuantizeRow { numbers, row: 0, place, parts: &parts });
+        (quants, scales, sums, rounded_sums, half_sums)
+    }
+
+    #[test]
+    fn every_processor_quantises_alike_and_as_near_as_eight_bits_allow() {
+        for size in [1.0, 1e-3, 1e-9, 1e-30, 3e4, 1e30] {
+            let mut numbers: Vec<f32> =
+                (0..6 * BLOCK).map(|index| ((index * 7919 % 1009) as f32 / 504.0 - 1.0) * size).collect();
+            numbers[BLOCK..2 * BLOCK].fill(0.0);
+            // The highest is 127 steps, and others lie halfway between two.
+            for (index, number) in numbers[2 * BLOCK..3 * BLOCK].iter_mut().enumerate() {
+                *number = if index == 0 { 127.0 * size } else { (index as f32 - 15.5) * size };
+            }
+            let expected = quantized(Processor::Plain, &numbers);
+            for processor in Processor::available() {
+                assert_eq!(quantized(processor, &numbers), expected, "{processor:?} {size}");
+            }
+            let (quants, scales, sums, _, half_sums) = expected;
+            for (block, numbers) in numbers.as_chunks::<BLOCK>().0.iter().enumerate() {
+                let (quants, scale) = (&quants[block * BLOCK..][..BLOCK], scales[block]);
+                // Half a step, and what rounding the scale to 16 bits adds at 127 of them.
+                let bound = 0.57 * scale;
+                for (number, quant) in numbers.iter().zip(quants) {
+                    let off = (number - scale * f32::from(*quant)).abs();
+                    assert!(off <= bound, "{number} as {quant} steps of {scale}");
+                }
+                let total: i32 = quants.iter().map(|quant| i32::from(*quant)).sum();
+                assert_eq!(half_sums[2 * block] + half_sums[2 * block + 1], total);
+                assert_eq!(sums[block], scale * total as f32);
+            }
+        }
+    }
+}
