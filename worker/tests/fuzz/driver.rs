@@ -14,6 +14,8 @@ use crate::MEMORY;
 const SHORT_RUN: usize = 2_000;
 /// Inputs that were answered in a new way; among more, the useful ones would be lost.
 const CORPUS_MAX: usize = 2_000;
+/// Bytes of an input at most; the header of a real model fits.
+const INPUT_BYTES_MAX: usize = 1 << 20;
 /// A run that found this much has shown enough.
 const FINDINGS_MAX: usize = 5;
 /// An input that takes longer than this never ends.
@@ -120,7 +122,11 @@ impl Run<'_> {
         let mut input = pick(&mut self.rng);
         loop {
             let other = pick(&mut self.rng);
-            input = input.altered(&other, &mut self.rng);
+            let altered = input.altered(&other, &mut self.rng);
+            // Parts that are copied into each other would grow without end.
+            if altered.bytes().len() <= INPUT_BYTES_MAX {
+                input = altered;
+            }
             if self.rng.u8(..) < 120 {
                 return input;
             }
