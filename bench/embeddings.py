@@ -9,17 +9,17 @@ import datetime
 import http.client
 import json
 import os
-import re
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "worker/tests/oracle"))
 from machine import await_idle, machine, spread  # noqa: E402
+from processes import Worker  # noqa: E402
 from texts import texts  # noqa: E402
 
 FOLDER = Path(__file__).parent
@@ -37,22 +37,17 @@ def lengths_of_prose(words, count):
     return found
 
 
-class Worker:
-    """The program, asked over HTTP for base64, as official clients ask."""
+class Ours:
+    """The worker, asked over HTTP for base64, as official clients ask."""
 
     name = "worker-rbee"
 
-    def __init__(self, binary, model, threads, precision):
-        command = [binary, "--model", model, "--threads", str(threads), "--precision", precision]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        self.port = int(re.search(r":(\d+)", self.process.stdout.readline()).group(1))
-        self.connection = http.client.HTTPConnection("127.0.0.1", self.port)
-        while self.ask("GET", "/v1/ready", None)[0] != 200:
-            time.sleep(0.05)
+    def __init__(self, programs, model, threads, precision):
+        self.worker = Worker(programs, model, "--threads", str(threads), "--precision", precision)
+        self.connection = http.client.HTTPConnection(urlsplit(self.worker.url).netloc)
 
     def ask(self, method, path, body):
-        content = None if body is None else json.dumps(body)
-        self.connection.request(method, path, content, {"content-type": "application/json"})
+        self.connection.request(method, path, json.dumps(body), {"content-type": "application/json"})
         answer = self.connection.getresponse()
         return answer.status, json.loads(answer.read())
 
@@ -62,8 +57,7 @@ class Worker:
         return numpy.stack([numpy.frombuffer(base64.b64decode(text), "<f4") for text in answer["embeddings"]])
 
     def close(self):
-        self.process.terminate()
-        self.process.wait()
+        self.worker.__exit__()
 
 
 class SentenceTransformers:
@@ -182,7 +176,7 @@ def main():
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
     model = Path(os.environ["RBEE_TEST_MODELS"]) / MODEL
-    worker = Worker(f"{os.environ['RBEE_BIN_DIR']}/worker-rbee", str(model), options.threads, options.precision)
+    worker = Ours(Path(os.environ["RBEE_BIN_DIR"]), model, options.threads, options.precision)
     reference = SentenceTransformers(model, options.threads)
     engines = [worker, OnnxRuntime(model, options.threads), reference]
     words = [word for text in texts()[:40] for word in text.split() if word.isascii() and len(word) > 1]
