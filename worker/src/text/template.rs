@@ -19,8 +19,8 @@ use crate::error::LoadError;
 /// Steps that one rendering may take: many times what a long conversation needs. Each 64 bytes that a step makes cost
 /// as much as another step, so this bounds the memory too.
 const FUEL: u64 = 2_000_000;
-/// The longest templates of real models have some 20 KB.
-const SOURCE_BYTES_MAX: usize = 1 << 20;
+/// Bytes of a template at most, three times the longest that is known. The renderer counts lines and columns in 16 bits.
+const SOURCE_BYTES_MAX: usize = 60_000;
 /// A value may be a list that repeats itself a billion times, which costs fuel only once it is written.
 const JSON_BYTES_MAX: usize = 32 << 20;
 const NAME: &str = "chat";
@@ -325,6 +325,17 @@ mod tests {
         let options = options.as_object().unwrap();
         let template = ChatTemplate::compile(source, "<s>", "</s>").unwrap();
         template.render(&Conversation { messages, tools, options })
+    }
+
+    #[test]
+    fn a_template_may_be_long_and_not_endless() {
+        let compile =
+            |part: &str, bytes: usize| ChatTemplate::compile(&part.repeat(bytes / part.len()), "", "");
+        for part in ["{{ 1 }}", "\n", " "] {
+            assert!(compile(part, SOURCE_BYTES_MAX).is_ok());
+            let error = compile(part, SOURCE_BYTES_MAX + part.len()).unwrap_err().to_string();
+            assert!(error.contains("the limit is 60000"), "{error}");
+        }
     }
 
     #[test]
