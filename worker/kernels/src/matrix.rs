@@ -15,6 +15,7 @@ mod tests;
 mod tile;
 mod vectors;
 
+use layout::TILE;
 use numbers::Numbers;
 use packed::Packed;
 
@@ -22,7 +23,6 @@ use crate::format::Format;
 use crate::pool::Pool;
 use crate::processor::Processor;
 use crate::rows::{Rows, Shared};
-use layout::TILE;
 
 /// Weights as a file stores them: `outputs` rows, one behind the other.
 #[derive(Clone, Copy, Debug)]
@@ -153,56 +153,55 @@ impl Matrix {
         let out = Shared(out.as_mut_ptr());
         // The parts' tasks are one job: threads meet at its end only.
         for parts in self.parts.chunks(PARTS_TOGETHER) {
-            let mut cuts = [Cut::Nothing; PARTS_TOGETHER];
-            for (cut, part) in cuts.iter_mut().zip(parts) {
-                *cut = part.weights.cut(pool.threads(), rows.count());
+            let mut shares = [Share::Nothing; PARTS_TOGETHER];
+            for (share, part) in shares.iter_mut().zip(parts) {
+                *share = part.weights.share_out(pool.threads(), rows.count());
             }
-            pool.run(cuts.iter().map(Cut::tasks).sum(), |mut task| {
-                for (cut, part) in cuts.iter().zip(parts) {
-                    if task < cut.tasks() {
+            pool.run(shares.iter().map(Share::tasks).sum(), |mut task| {
+                for (share, part) in shares.iter().zip(parts) {
+                    if task < share.tasks() {
                         let target =
                             Target { out, stride: self.outputs, first_output: part.first_output, adds };
-                        return part.weights.multiply(cut, task, rows, &target);
+                        return share.multiply(task, rows, &target);
                     }
-                    task -= cut.tasks();
+                    task -= share.tasks();
                 }
             });
         }
     }
 }
 
-/// How a part's product is cut into tasks.
-#[derive(Clone, Copy)]
-enum Cut {
-    Nothing,
-    Packed(packed::Cut),
-    Numbers(numbers::Cut),
+impl Weights {
+    fn share_out(&self, threads: usize, rows: usize) -> Share<'_> {
+        match self {
+            Self::Packed(packed) => Share::Packed(packed, packed.cut(threads, rows)),
+            Self::Numbers(numbers) => Share::Numbers(numbers, numbers.cut(threads, rows)),
+        }
+    }
 }
 
-impl Cut {
+/// A part's weights, and how their product is cut into tasks.
+#[derive(Clone, Copy)]
+enum Share<'a> {
+    Nothing,
+    Packed(&'a Packed, packed::Cut),
+    Numbers(&'a Numbers, numbers::Cut),
+}
+
+impl Share<'_> {
     fn tasks(&self) -> usize {
         match self {
             Self::Nothing => 0,
-            Self::Packed(cut) => cut.tasks,
-            Self::Numbers(cut) => cut.tasks,
+            Self::Packed(_, cut) => cut.tasks,
+            Self::Numbers(_, cut) => cut.tasks,
         }
     }
-}
 
-impl Weights {
-    fn cut(&self, threads: usize, rows: usize) -> Cut {
+    fn multiply(&self, task: usize, rows: &Rows, target: &Target) {
         match self {
-            Self::Packed(packed) => Cut::Packed(packed.cut(threads, rows)),
-            Self::Numbers(numbers) => Cut::Numbers(numbers.cut(threads, rows)),
-        }
-    }
-
-    /// Does a task of those that the weights were cut into.
-    fn multiply(&self, cut: &Cut, task: usize, rows: &Rows, target: &Target) {
-        match (self, cut) {
-            (Self::Packed(packed), Cut::Packed(cut)) => packed.multiply(cut, task, rows, target),
-            (Self::Numbers(numbers), Cut::Numbers(cut)) => numbers.multiply(cut, task, rows, target),
-            _ => debug_assert!(false, "a cut of these weights"),
+            Self::Nothing => {}
+            Self::Packed(packed, cut) => packed.multiply(cut, task, rows, target),
+            Self::Numbers(numbers, cut) => numbers.multiply(cut, task, rows, target),
         }
     }
 }

@@ -184,9 +184,9 @@ impl<M: Model> StepLoop<M> {
         &mut self.generations[seat.generation].choices[seat.choice]
     }
 
-    /// Whether one more of a request's further answers may compute.
-    fn has_room(&self) -> bool {
-        self.seats().filter(|seat| self.has_memory(*seat)).count() < self.sequences_max
+    /// Sequences that have memory.
+    fn holders(&self) -> usize {
+        self.seats().filter(|seat| self.has_memory(*seat)).count()
     }
 
     fn has_memory(&self, seat: Seat) -> bool {
@@ -195,12 +195,16 @@ impl<M: Model> StepLoop<M> {
 
     /// Gives memory to those that wait for it, the oldest first; if one has to wait on, so have all after it.
     fn admit(&mut self) {
+        let mut holders = self.holders();
         for generation in 0..self.generations.len() {
             for choice in 0..self.generations[generation].choices.len() {
                 let running = &self.generations[generation];
                 let waits = running.is_running() && running.choices[choice].awaits_memory();
-                if waits && (choice == 0 || self.has_room()) && !self.admit_one(Seat { generation, choice }) {
-                    return;
+                if waits && (choice == 0 || holders < self.sequences_max) {
+                    if !self.admit_one(Seat { generation, choice }) {
+                        return;
+                    }
+                    holders += 1;
                 }
             }
         }
@@ -209,7 +213,7 @@ impl<M: Model> StepLoop<M> {
     fn admit_one(&mut self, seat: Seat) -> bool {
         loop {
             // Each of those that run may need a block soon; to take it from under them would be no gain.
-            let spare = self.seats().filter(|seat| self.has_memory(*seat)).count();
+            let spare = self.holders();
             let generation = &mut self.generations[seat.generation];
             let reuse = generation.reuse();
             let tokens = generation.choices[seat.choice].tokens();
@@ -386,27 +390,35 @@ impl<M: Model> StepLoop<M> {
 
     /// Lets a sequence choose its next token; with a prompt's first one, the other choices fork off and choose theirs.
     fn advance(&mut self, seat: Seat, row: &mut [f32]) {
-        if seat.choice == 0 {
-            for choice in 1..self.generations[seat.generation].choices.len() {
-                if self.generations[seat.generation].choices[choice].state != State::AwaitsPrompt {
-                    continue;
-                }
-                let has_room = self.has_room();
-                let generation = &mut self.generations[seat.generation];
-                let first = &generation.choices[0];
-                // One that has to wait finds most of the prompt in the prefix cache later.
-                let table = first.table.as_ref().filter(|_| has_room).map(|table| self.memory.fork(table));
-                let computed = if table.is_some() { first.computed } else { 0 };
-                let fork = &mut generation.choices[choice];
-                (fork.state, fork.computed, fork.table) = (State::Active, computed, table);
-                self.row.clear();
-                self.row.extend_from_slice(row);
-                generation.advance(choice, &mut self.row, &self.vocabulary);
-            }
+        let awaits = |choice: &Sequence| choice.state == State::AwaitsPrompt;
+        if seat.choice == 0 && self.generations[seat.generation].choices.iter().any(awaits) {
+            self.fork(seat.generation, row);
         }
         let generation = &mut self.generations[seat.generation];
         if generation.choices[seat.choice].is_active() {
             generation.advance(seat.choice, row, &self.vocabulary);
+        }
+    }
+
+    /// Lets the choices that await the prompt fork off the first one, as many with memory as there is room for.
+    fn fork(&mut self, generation: usize, row: &[f32]) {
+        let mut holders = self.holders();
+        let generation = &mut self.generations[generation];
+        for choice in 1..generation.choices.len() {
+            if generation.choices[choice].state != State::AwaitsPrompt {
+                continue;
+            }
+            let first = &generation.choices[0];
+            // One that has to wait finds most of the prompt in the prefix cache later.
+            let has_room = holders < self.sequences_max;
+            let table = first.table.as_ref().filter(|_| has_room).map(|table| self.memory.fork(table));
+            let computed = if table.is_some() { first.computed } else { 0 };
+            holders += usize::from(table.is_some());
+            let fork = &mut generation.choices[choice];
+            (fork.state, fork.computed, fork.table) = (State::Active, computed, table);
+            self.row.clear();
+            self.row.extend_from_slice(row);
+            generation.advance(choice, &mut self.row, &self.vocabulary);
         }
     }
 }

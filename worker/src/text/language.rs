@@ -120,8 +120,12 @@ impl Language {
         }
     }
 
-    /// The error of a grammar that was put together, told of the schema in it that is at fault, if one alone is.
+    /// The error of a grammar that was put together, told of the schema in it that is at fault, if one alone is. Other
+    /// errors name their fault already.
     async fn at_fault(&self, prepared: &Prepared, refused: ApiError) -> ApiError {
+        if refused.param.as_deref() != Some("constraint.grammar") {
+            return refused;
+        }
         let answer = match &prepared.constraint {
             Some(Constraint::JsonSchema { schema }) => Some((schema, "constraint.schema".to_owned())),
             _ => None,

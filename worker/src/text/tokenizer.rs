@@ -125,8 +125,8 @@ impl Tokenizer {
     }
 }
 
-/// Bytes of a special token at most; the longest that are known have 81. Each place in one may be the end of all shorter
-/// ones, of which the matcher keeps a list.
+/// Bytes of a special token at most: marks and runs of spaces are far shorter. Each place in one may be the end of all
+/// shorter ones, of which the matcher keeps a list.
 const SPECIAL_BYTES_MAX: usize = 256;
 
 /// The tokens that are looked for in a text before it is encoded.
