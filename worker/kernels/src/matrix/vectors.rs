@@ -115,6 +115,8 @@ impl<V: Vectors, L: Layout, const M: usize> Part<'_, V, L, M> {
                 for group in 0..groups {
                     let codes_at = L::codes_at(group);
                     if M >= FETCHING_ROWS {
+                        // The codes, and the line behind them. Asking for the one line of a block that this
+                        // leaves out gains nothing.
                         for line in 0..=L::CODE_BYTES / LINE {
                             fetch(block_start.wrapping_add(codes_at + AHEAD_BYTES + line * LINE));
                         }
