@@ -1,5 +1,6 @@
 //! The queen's settings: flags, environment, the `[queen]` section of the settings file, defaults, in this order.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,6 +13,8 @@ use daemon::shutdown::Parent;
 use protocol::config::{HIVE_PORT, QUEEN_PORT};
 use protocol::worker::Backend;
 use serde::Deserialize;
+
+use crate::inference::ModelNames;
 
 /// One OpenAI-compatible server over all your machines.
 #[derive(Debug, Parser)]
@@ -61,6 +64,12 @@ pub struct DaemonArgs {
     /// Device number of workers that are started on demand on cuda or metal [default: 0]
     #[arg(long, env = "RBEE_GPU")]
     pub gpu: Option<u32>,
+    /// Model of requests that name none [default: none on /v1, smollm2-135m-instruct on /v2]
+    #[arg(long, env = "RBEE_DEFAULT_MODEL", value_name = "MODEL")]
+    pub default_model: Option<String>,
+    /// Another name for a model, as in gpt-4o-mini=smollm2-135m-instruct or claude-*=MODEL; may be given several times
+    #[arg(long = "alias", env = "RBEE_ALIASES", value_name = "NAME=MODEL", value_delimiter = ',', value_parser = alias)]
+    pub aliases: Vec<(String, String)>,
     /// Requests that may wait for a slot before new ones are refused [default: 1024]
     #[arg(long, env = "RBEE_QUEUE_LIMIT", value_name = "N")]
     pub queue_limit: Option<usize>,
@@ -99,6 +108,8 @@ struct Section {
     hive_token: Option<String>,
     backend: Option<Backend>,
     gpu: Option<u32>,
+    default_model: Option<String>,
+    aliases: BTreeMap<String, String>,
     queue_limit: Option<usize>,
     cold_start_seconds: Option<u64>,
     drain_seconds: Option<u64>,
@@ -130,6 +141,7 @@ pub struct Settings {
     pub hive_token: Option<Token>,
     pub backend: Backend,
     pub gpu: Option<u32>,
+    pub models: ModelNames,
     pub queue_limit: usize,
     pub cold_start_wait: Duration,
     pub drain_grace: Duration,
@@ -160,11 +172,25 @@ impl Settings {
             hive_token: self::token(args.hive_token.or(section.hive_token).or(hive.token))?,
             backend: args.backend.or(section.backend).unwrap_or(Backend::Cpu),
             gpu: args.gpu.or(section.gpu),
+            models: ModelNames::new(
+                args.default_model.or(section.default_model),
+                // Those of the command line come first.
+                args.aliases.into_iter().chain(section.aliases),
+            ),
             queue_limit: args.queue_limit.or(section.queue_limit).unwrap_or(1024),
             cold_start_wait: seconds(args.cold_start_seconds, section.cold_start_seconds, 60),
             drain_grace: seconds(args.drain_seconds, section.drain_seconds, 3),
             parent: if args.exit_with_parent { Parent::HoldsStdin } else { Parent::None },
         })
+    }
+}
+
+fn alias(setting: &str) -> Result<(String, String), String> {
+    match setting.split_once('=') {
+        Some((name, model)) if !name.is_empty() && !model.is_empty() => {
+            Ok((name.to_owned(), model.to_owned()))
+        }
+        _ => Err("an alias is NAME=MODEL, as in gpt-4o-mini=smollm2-135m-instruct".to_owned()),
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
-use daemon::auth::Token;
+use daemon::auth::{Door, Token, require_token};
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -72,7 +72,7 @@ pub fn router(queen: Arc<Queen>, token: Option<Token>) -> Router {
     // Clients in the field use these base URLs as well; the document tells of /v1 only.
     let (alias, _) = openai_routes().split_for_parts();
     let guarded = guarded.nest("/openai/v1", alias.clone()).nest("/openai", alias);
-    let guarded = guarded.layer(axum::middleware::from_fn_with_state(token, daemon::auth::require_token));
+    let guarded = guarded.layer(axum::middleware::from_fn_with_state(Door::new(token), require_token));
     let (open, _) = OpenApiRouter::new().routes(routes!(health::health)).split_for_parts();
     let router = guarded.merge(open).merge(docs::routes()).with_state(queen);
     daemon::http::with_manners(middleware::layers(router), BODY_LIMIT_BYTES)

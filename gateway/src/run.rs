@@ -44,7 +44,13 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let cold_start_wait = settings.cold_start_wait;
     let jobs = Jobs::default();
     let queen = Arc::new(Queen {
-        inference: Inference { hives, scheduler, cut: cut.clone(), cold_start_wait },
+        inference: Inference {
+            hives,
+            scheduler,
+            cut: cut.clone(),
+            names: Arc::new(settings.models.clone()),
+            cold_start_wait,
+        },
         jobs: jobs.clone(),
         started: Instant::now(),
         stop: stop.clone(),

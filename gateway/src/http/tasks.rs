@@ -40,7 +40,7 @@ pub(super) async fn submit(
             .with_param("Idempotency-Key")
             .into());
     }
-    let request = task_request(body, DEFAULT_CHAT_MODEL)?;
+    let request = task_request(body, queen.inference.names.default_model().unwrap_or(DEFAULT_CHAT_MODEL))?;
     let priority = request.priority;
     let run = queen.inference.run(request, &request_id).await?;
     let queue_position = run.queue_position();

@@ -24,7 +24,7 @@ pub use task::task_request;
 /// A request for text, checked.
 #[derive(Debug, Clone)]
 pub struct InferenceRequest {
-    /// The model's name in the catalogs.
+    /// The model as the caller names it; empty for the default.
     pub model: String,
     /// The order to a worker, all but its id.
     pub order: ExecuteRequest,

@@ -25,7 +25,7 @@ type Call<'a, T> = dyn Fn(WorkerClient, String) -> BoxFuture<'a, Result<T, clien
 /// Who asks, and how long the answer is of use.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'a> {
-    /// The model's name in the catalogs.
+    /// The model as the caller names it.
     pub model: &'a str,
     /// When an answer is of no use any more.
     pub timeout: Option<Duration>,
@@ -59,11 +59,11 @@ impl Inference {
         kind: ModelKind,
         call: &Call<'_, T>,
     ) -> Result<T, ApiError> {
-        self.check_model(asked.model, kind)?;
+        let model = self.model(asked.model, kind)?;
         let deadline = asked.timeout.map(|timeout| Instant::now() + timeout);
         let until = deadline.unwrap_or_else(|| Instant::now() + LONGEST_WAIT);
         tokio::select! {
-            outcome = self.attempts(asked, call) => outcome,
+            outcome = self.attempts(model, asked, call) => outcome,
             () = self.cut.cancelled() => Err(shutting_down()),
             () = tokio::time::sleep_until(until) => {
                 let message = match asked.timeout {
@@ -75,13 +75,13 @@ impl Inference {
         }
     }
 
-    async fn attempts<T>(&self, asked: Asked<'_>, call: &Call<'_, T>) -> Result<T, ApiError> {
-        let demand = Demand { model: asked.model.to_owned(), priority: Priority::Interactive, node: None };
+    async fn attempts<T>(&self, model: &str, asked: Asked<'_>, call: &Call<'_, T>) -> Result<T, ApiError> {
+        let demand = Demand { model: model.to_owned(), priority: Priority::Interactive, node: None };
         let mut attempt = 0;
         loop {
             attempt += 1;
             let ticket = self.scheduler.acquire(demand.clone()).await?;
-            let lease = self.wait_for_slot(asked.model, ticket).await?;
+            let lease = self.wait_for_slot(model, ticket).await?;
             match self.call_worker(lease, call).await {
                 Err(error) if attempt < MAX_ATTEMPTS && may_go_elsewhere(&error) => {
                     tracing::info!(request_id = asked.correlation_id, %error, "queueing a request again");

@@ -36,7 +36,7 @@ pub(in crate::http) async fn create(
 ) -> Result<Response, Failure> {
     let wants_stream = body.stream.unwrap_or(false);
     let include_usage = body.stream_options.unwrap_or_default().include_usage.unwrap_or(false);
-    let head = new_head("cmpl", &body.model);
+    let head = new_head("cmpl", &queen.inference.names.shown(&body.model));
     let order = completion_order(body, request_timeout(&headers)?)?;
     let runs = order.requests.into_iter().map(|request| queen.inference.run(request, &request_id));
     // Dropping the runs that were admitted cancels them, should one be refused.

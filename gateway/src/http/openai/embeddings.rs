@@ -44,7 +44,8 @@ pub(in crate::http) async fn create(
     let answer = queen.inference.embed(asked, request).await?;
     let embeddings = answer.embeddings.into_iter().zip(0..);
     let data = embeddings.map(|(embedding, index)| Embedding { object: "embedding", index, embedding });
-    Ok(Json(EmbeddingList { object: "list", data: data.collect(), model: body.model, usage: answer.usage }))
+    let model = queen.inference.names.shown(&body.model);
+    Ok(Json(EmbeddingList { object: "list", data: data.collect(), model, usage: answer.usage }))
 }
 
 /// An empty text is a mistake of the caller's and not a text, as it is at OpenAI.

@@ -48,7 +48,8 @@ pub(in crate::http) async fn create(
     let kept = body.return_documents.unwrap_or(false).then_some(documents);
     let results = rank(&answer.scores, body.top_n, kept.as_deref());
     let id = format!("rerank-{}", Uuid::new_v4().simple());
-    Ok(Json(Ranking { id, model: body.model, results, usage: answer.usage }))
+    let model = queen.inference.names.shown(&body.model);
+    Ok(Json(Ranking { id, model, results, usage: answer.usage }))
 }
 
 /// The documents by score; of equal ones, the first comes first.
