@@ -18,6 +18,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::inference::Inference;
+use crate::store::Store;
 use crate::tasks::Jobs;
 
 pub use docs::openapi;
@@ -26,6 +27,7 @@ pub use docs::openapi;
 pub struct Queen {
     pub(crate) inference: Inference,
     pub(crate) jobs: Jobs,
+    pub(crate) store: Store,
     pub(crate) started: Instant,
     /// Cancelled when the queen was told to stop.
     pub(crate) stop: CancellationToken,
@@ -40,7 +42,17 @@ const BODY_LIMIT_BYTES: usize = 32 * 1024 * 1024;
 /// OpenAI's surface, wherever it is mounted.
 fn openai_routes() -> Routes {
     OpenApiRouter::new()
-        .routes(routes!(openai::chat::create))
+        .routes(routes!(openai::chat::create, openai::chat::stored::list))
+        .routes(routes!(
+            openai::chat::stored::retrieve,
+            openai::chat::stored::update,
+            openai::chat::stored::delete
+        ))
+        .routes(routes!(openai::chat::stored::messages))
+        .routes(routes!(openai::responses::create))
+        .routes(routes!(openai::responses::stored::retrieve, openai::responses::stored::delete))
+        .routes(routes!(openai::responses::stored::cancel))
+        .routes(routes!(openai::responses::stored::input_items))
         .routes(routes!(openai::completions::create))
         .routes(routes!(openai::embeddings::create))
         .routes(routes!(openai::rerank::create))

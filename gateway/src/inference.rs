@@ -20,9 +20,13 @@ use crate::scheduler::{Demand, Scheduler};
 pub use collect::{Completed, Parts, collect};
 pub use names::ModelNames;
 pub use relay::{
-    ChatWriter, CompletionWriter, FrameWriter, Head, best_choices, chat_completion, comment, completion,
+    ChatWriter, CompletionWriter, FrameWriter, Head, ResponseWriter, best_choices, chat_completion, comment,
+    completion, response,
 };
-pub use request::{InferenceRequest, chat_request, completion_order, task_request};
+pub use request::{
+    Context, InferenceRequest, chat_request, check_includes, completion_order, metadata, references,
+    response_order, task_request,
+};
 pub use run::Run;
 pub use vectors::Asked;
 

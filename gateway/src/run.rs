@@ -15,6 +15,7 @@ use crate::http::{self, Queen};
 use crate::inference::Inference;
 use crate::runtime_file::{self, RuntimeFile};
 use crate::scheduler::{Scheduler, StartPolicy};
+use crate::store::Store;
 use crate::tasks::Jobs;
 
 /// The name of the queen's own machine.
@@ -43,6 +44,9 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let scheduler = Scheduler::start(hives.watch(), Arc::new(hives.clone()), policy, hives_stop.clone());
     let cold_start_wait = settings.cold_start_wait;
     let jobs = Jobs::default();
+    let store_stop = CancellationToken::new();
+    let (store, writer) = Store::open(&settings.data_dir.join("queen.db"), settings.kept).await?;
+    let writer = tokio::spawn(writer.run(store_stop.clone()));
     let queen = Arc::new(Queen {
         inference: Inference {
             hives,
@@ -52,6 +56,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
             cold_start_wait,
         },
         jobs: jobs.clone(),
+        store,
         started: Instant::now(),
         stop: stop.clone(),
     });
@@ -63,6 +68,9 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     daemon::serve::serve(listener, router, stop, settings.drain_grace + CLOSE_WITHIN).await?;
     // Jobs without a reader hold no connection, and have the same grace.
     jobs.ended_or(&cut).await;
+    // Nothing is written any more but what waits to be.
+    store_stop.cancel();
+    let _ = writer.await;
     // Everything that the queen started ends before she does.
     hives_stop.cancel();
     hive_tasks.close();

@@ -2,13 +2,17 @@
 
 mod chat;
 mod completion;
+mod responses;
 mod words;
 
 use bytes::Bytes;
+use futures::future::{BoxFuture, ready};
+use protocol::events::End;
 use protocol::{ApiError, ErrorEnvelope, TaskEvent};
 
 pub use chat::{ChatWriter, chat_completion};
 pub use completion::{CompletionWriter, best_choices, completion};
+pub use responses::{ResponseWriter, response};
 
 /// What is the same in all chunks of a stream, and in an answer.
 #[derive(Debug, Clone)]
@@ -27,6 +31,11 @@ pub struct Head {
 pub trait FrameWriter: Send + 'static {
     /// The bytes that an event of a run adds to the stream.
     fn write(&mut self, run: usize, event: &TaskEvent) -> Bytes;
+
+    /// Does what must be done before an end may be told, such as keeping the answer.
+    fn before_end(&mut self, _end: &End) -> BoxFuture<'_, Result<(), ApiError>> {
+        Box::pin(ready(Ok(())))
+    }
 }
 
 /// A line that readers pass over and connections live by. A line break would end it and begin something else.

@@ -1,19 +1,25 @@
 //! POST /v1/chat/completions.
 
+mod keep;
+pub(in crate::http) mod stored;
+
 use axum::Extension;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
+use daemon::auth::Caller;
 use daemon::http::{Failure, Json, RequestId};
 use futures::StreamExt;
 use protocol::ErrorEnvelope;
 use protocol::openai::chat::{ChatCompletion, ChatCompletionRequest};
 
+use self::keep::{Keep, KeptWriter};
 use super::super::State;
 use super::stream::{events, streamed};
 use super::{new_head, request_timeout};
 use crate::inference::{ChatWriter, chat_completion, chat_request, collect};
 
-/// Answer a conversation. With `stream`, the answer is a stream of `chat.completion.chunk`s that ends with `[DONE]`.
+/// Answer a conversation. With `stream`, the answer is a stream of `chat.completion.chunk`s that ends with `[DONE]`; with
+/// `store`, it is kept.
 #[utoipa::path(
     post, path = "/chat/completions", operation_id = "create_chat_completion", tag = "openai",
     request_body = ChatCompletionRequest,
@@ -31,18 +37,31 @@ pub(in crate::http) async fn create(
     queen: State,
     headers: HeaderMap,
     Extension(RequestId(request_id)): Extension<RequestId>,
+    Extension(caller): Extension<Caller>,
     Json(body): Json<ChatCompletionRequest>,
 ) -> Result<Response, Failure> {
     let wants_stream = body.stream.unwrap_or(false);
     let include_usage = body.stream_options.unwrap_or_default().include_usage.unwrap_or(false);
+    let mut head = new_head("chatcmpl", "");
+    let keep = body.store.unwrap_or(false).then(|| Keep::new(&queen.store, &caller, &head, &body));
     let request = chat_request(body, request_timeout(&headers)?)?;
     let wants_logprobs = request.order.logprobs.is_some();
     let run = queen.inference.run(request, &request_id).await?;
-    let head = new_head("chatcmpl", run.model());
+    run.model().clone_into(&mut head.model);
     if wants_stream {
-        let writer = ChatWriter::new(head, run.choices(), include_usage);
-        let events = events(run).map(|event| (0, event));
-        return Ok(streamed(Box::pin(events), writer).await?);
+        let choices = run.choices();
+        let events = Box::pin(events(run).map(|event| (0, event)));
+        let writer = ChatWriter::new(head.clone(), choices, include_usage);
+        return Ok(match keep {
+            None => streamed(events, writer).await?,
+            Some(keep) => {
+                streamed(events, KeptWriter::new(writer, keep, head, choices, wants_logprobs)).await?
+            }
+        });
     }
-    Ok(Json(chat_completion(head, collect(run).await?, wants_logprobs)).into_response())
+    let mut completion = chat_completion(head, collect(run).await?, wants_logprobs);
+    if let Some(keep) = keep {
+        completion = keep.kept(completion).await?;
+    }
+    Ok(Json(completion).into_response())
 }
