@@ -23,7 +23,7 @@ pub use relay::{
     ChatWriter, CompletionWriter, FrameWriter, Head, best_choices, chat_completion, comment, completion,
 };
 pub use request::{InferenceRequest, chat_request, completion_order, task_request};
-pub use run::Run;
+pub use run::{Run, shutting_down};
 pub use vectors::Asked;
 
 /// All that a request needs to be answered.
@@ -45,7 +45,12 @@ impl Inference {
     /// Admits a request. What comes back tells its events; dropping it cancels, whatever phase it is in.
     pub async fn run(&self, mut request: InferenceRequest, correlation_id: &str) -> Result<Run, ApiError> {
         let model = self.model(&request.model, ModelKind::TextGen)?.to_owned();
-        let demand = Demand { model, priority: request.priority, node: request.node.clone() };
+        let demand = Demand {
+            model,
+            priority: request.priority,
+            node: request.node.clone(),
+            deadline: request.deadline,
+        };
         request.model = self.names.shown(&request.model);
         let ticket = self.scheduler.acquire(demand.clone()).await?;
         Ok(Run::new(self.clone(), Arc::new(request), demand, ticket, correlation_id))

@@ -1,17 +1,38 @@
 //! The layers around all of the queen's routes, besides those that every daemon has.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::Request;
-use axum::http::HeaderValue;
+use axum::http::{HeaderValue, Method};
 use axum::middleware::{self, Next};
 use axum::response::Response;
+use tower_http::cors::{AllowHeaders, AllowOrigin, Any, CorsLayer};
+
+/// Browsers need not ask again for this long.
+const PREFLIGHT_FOR: Duration = Duration::from_hours(1);
 
 /// Adds the layers.
-pub(super) fn layers<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
+pub(super) fn layers(router: Router, cors_origins: &[String]) -> Router {
     // Official SDKs show this to their users; it ends with the response's head, since a stream has no other end to tell.
-    router.layer(middleware::from_fn(processing_time))
+    let router = router.layer(middleware::from_fn(processing_time));
+    // Around all else: a browser asks without a credential first, and must be told why it was refused too.
+    if cors_origins.is_empty() { router } else { router.layer(cors(cors_origins)) }
+}
+
+fn cors(origins: &[String]) -> CorsLayer {
+    let allowed = if origins.iter().any(|origin| origin == "*") {
+        AllowOrigin::any()
+    } else {
+        AllowOrigin::list(origins.iter().filter_map(|origin| origin.trim_end_matches('/').parse().ok()))
+    };
+    CorsLayer::new()
+        .allow_origin(allowed)
+        .allow_methods([Method::GET, Method::POST, Method::DELETE])
+        // SDKs send headers of their own, which no list could keep up with.
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers(Any)
+        .max_age(PREFLIGHT_FOR)
 }
 
 async fn processing_time(request: Request, next: Next) -> Response {

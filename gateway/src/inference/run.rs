@@ -199,7 +199,8 @@ async fn read_out(mut events: TaskEvents) {
     let _ = tokio::time::timeout(END_WITHIN, events.next()).await;
 }
 
-pub(super) fn shutting_down() -> ApiError {
+/// What those are told who come when the queen ends.
+pub fn shutting_down() -> ApiError {
     ApiError::new(ErrorCode::ShuttingDown, "The server is stopping.").with_retry_after_ms(5000)
 }
 
@@ -219,7 +220,10 @@ pub(super) fn may_go_elsewhere(error: &ApiError) -> bool {
 fn told(waiting: Waiting) -> TaskEvent {
     match waiting.narration {
         Some((message, progress)) => TaskEvent::Narration(Narration { message, progress }),
-        None => TaskEvent::Queued(Queued { position: waiting.position, eta_ms: None }),
+        None => TaskEvent::Queued(Queued {
+            position: waiting.position,
+            eta_ms: waiting.eta.map(|eta| eta.as_millis() as u64),
+        }),
     }
 }
 

@@ -63,7 +63,7 @@ impl Inference {
         let deadline = asked.timeout.map(|timeout| Instant::now() + timeout);
         let until = deadline.unwrap_or_else(|| Instant::now() + LONGEST_WAIT);
         tokio::select! {
-            outcome = self.attempts(model, asked, call) => outcome,
+            outcome = self.attempts(model, deadline, asked, call) => outcome,
             () = self.cut.cancelled() => Err(shutting_down()),
             () = tokio::time::sleep_until(until) => {
                 let message = match asked.timeout {
@@ -75,8 +75,15 @@ impl Inference {
         }
     }
 
-    async fn attempts<T>(&self, model: &str, asked: Asked<'_>, call: &Call<'_, T>) -> Result<T, ApiError> {
-        let demand = Demand { model: model.to_owned(), priority: Priority::Interactive, node: None };
+    async fn attempts<T>(
+        &self,
+        model: &str,
+        deadline: Option<Instant>,
+        asked: Asked<'_>,
+        call: &Call<'_, T>,
+    ) -> Result<T, ApiError> {
+        let demand =
+            Demand { model: model.to_owned(), priority: Priority::Interactive, node: None, deadline };
         let mut attempt = 0;
         loop {
             attempt += 1;

@@ -30,21 +30,25 @@ where
     W: FrameWriter,
 {
     let first = first_frames(&mut events, &mut writer).await?;
-    let rest = stream::unfold(Some((events, writer)), async |state| {
-        let (mut events, mut writer) = state?;
+    let rest = stream::unfold(Some((events, writer, silence())), async |state| {
+        let (mut events, mut writer, mut silence) = state?;
         let event = match timeout(KEEP_ALIVE, events.next()).await {
             Ok(event) => event?,
-            Err(_) => return Some((comment("keep-alive"), Some((events, writer)))),
+            Err(_) => return Some((silence.clone(), Some((events, writer, silence)))),
         };
         let frames = writer.write(event.0, &event.1);
         match event.1 {
             // An error that can no longer be a status is logged here; one that can is logged with the status.
             TaskEvent::Error(envelope) => {
                 tracing::warn!(error = %envelope.error, "a stream ended with an error");
-                Some((frames, None))
+                return Some((frames, None));
             }
-            _ => Some((frames, Some((events, writer)))),
+            // Who waits on is told the place again.
+            TaskEvent::Queued(_) | TaskEvent::Narration(_) => silence = frames.clone(),
+            TaskEvent::Started(_) => silence = self::silence(),
+            _ => {}
         }
+        Some((frames, Some((events, writer, silence))))
     });
     let frames = stream::iter([first]).chain(rest).map(Ok::<_, Infallible>);
     let head = [
@@ -53,6 +57,11 @@ where
         (header::HeaderName::from_static("x-accel-buffering"), "no"),
     ];
     Ok((head, Body::from_stream(frames)).into_response())
+}
+
+/// What is said where there is nothing to say.
+fn silence() -> Bytes {
+    comment("keep-alive")
 }
 
 /// What the stream begins with: all up to a worker's first word, or up to the time when the caller must hear something.
