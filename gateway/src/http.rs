@@ -44,6 +44,8 @@ fn openai_routes() -> Routes {
         .routes(routes!(openai::completions::create))
         .routes(routes!(openai::embeddings::create))
         .routes(routes!(openai::rerank::create))
+        .routes(routes!(openai::tokens::tokenize))
+        .routes(routes!(openai::tokens::detokenize))
         .routes(routes!(openai::models::list))
         .routes(routes!(openai::models::retrieve))
 }

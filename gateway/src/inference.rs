@@ -1,9 +1,11 @@
 //! The path of one request: a place in the queue, a slot, a worker's events.
 
+mod call;
 mod collect;
 mod relay;
 mod request;
 mod run;
+mod tokens;
 mod vectors;
 
 use std::sync::Arc;
@@ -16,13 +18,15 @@ use tokio_util::sync::CancellationToken;
 use crate::hives::Hives;
 use crate::scheduler::{Demand, Scheduler};
 
+pub use call::Asked;
 pub use collect::{Completed, Parts, collect};
 pub use relay::{
     ChatWriter, CompletionWriter, FrameWriter, Head, best_choices, chat_completion, comment, completion,
 };
-pub use request::{InferenceRequest, chat_request, completion_order, task_request};
+pub use request::{
+    InferenceRequest, chat_request, completion_order, task_request, tokenize_order, tokenize_refusal,
+};
 pub use run::Run;
-pub use vectors::Asked;
 
 /// All that a request needs to be answered.
 #[derive(Clone)]
@@ -49,6 +53,12 @@ impl Inference {
 
     /// The model must be in a catalog, and must be made for what is asked.
     fn check_model(&self, model: &str, wanted: ModelKind) -> Result<(), ApiError> {
+        let kind = self.model_kind(model)?;
+        if kind == wanted { Ok(()) } else { Err(wrong_kind(model, kind, wanted)) }
+    }
+
+    /// What a model is for; it must be in a catalog.
+    fn model_kind(&self, model: &str) -> Result<ModelKind, ApiError> {
         let fleet = self.hives.fleet();
         let Some(entry) = fleet.model(model) else {
             if !fleet.nodes().any(|(_, node)| node.connected) {
@@ -58,7 +68,7 @@ impl Inference {
             let message = format!("The model '{model}' does not exist on this server.");
             return Err(ApiError::new(ErrorCode::ModelNotFound, message).with_param("model"));
         };
-        if entry.kind == wanted { Ok(()) } else { Err(wrong_kind(model, entry.kind, wanted)) }
+        Ok(entry.kind)
     }
 }
 

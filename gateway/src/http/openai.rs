@@ -6,6 +6,7 @@ pub(super) mod embeddings;
 pub(super) mod models;
 pub(super) mod rerank;
 mod stream;
+pub(super) mod tokens;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
