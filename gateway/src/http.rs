@@ -1,5 +1,6 @@
 //! The door: every route of the queen.
 
+mod asking;
 mod body;
 mod docs;
 mod drain;
@@ -59,6 +60,8 @@ fn openai_routes() -> Routes {
         .routes(routes!(openai::completions::create))
         .routes(routes!(openai::embeddings::create))
         .routes(routes!(openai::rerank::create))
+        .routes(routes!(openai::tokens::tokenize))
+        .routes(routes!(openai::tokens::detokenize))
         .routes(routes!(openai::models::list))
         .routes(routes!(openai::models::retrieve));
     openai::unavailable::add(routes)

@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::{LocalHive, Settings};
 use crate::hives::{Hives, Link, LocalHiveProcess, NodeName};
 use crate::http::{self, DoorSettings, Drain, Queen};
-use crate::inference::Inference;
+use crate::inference::{AnswerCache, Inference};
 use crate::runtime_file::{self, RuntimeFile};
 use crate::scheduler::{Scheduler, StartPolicy};
 use crate::tasks::Jobs;
@@ -49,6 +49,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
             scheduler,
             cut: cut.clone(),
             names: Arc::new(settings.models.clone()),
+            cache: AnswerCache::new(settings.cache_bytes),
             cold_start_wait,
         },
         jobs: jobs.clone(),

@@ -91,7 +91,8 @@ fn deadline_header(headers: &HeaderMap) -> Result<Option<Duration>, ApiError> {
     let left = instant.map(|instant| jiff::Timestamp::now().duration_until(instant));
     // What lies in the past is no time at all.
     left.map(|left| Some(left.try_into().unwrap_or(Duration::ZERO))).ok_or_else(|| {
-        let message = "The header X-Deadline must be a time as RFC 3339 writes it, such as 2026-01-31T12:00:00Z.";
+        let message =
+            "The header X-Deadline must be a time as RFC 3339 writes it, such as 2026-01-31T12:00:00Z.";
         ApiError::invalid("X-Deadline", message)
     })
 }
@@ -112,16 +113,19 @@ mod tests {
 
     #[test]
     fn deadlines_are_read_in_every_way_to_tell_them() {
-        let soon = jiff::Timestamp::now() + Duration::from_secs(60);
+        let soon = jiff::Timestamp::now() + Duration::from_mins(1);
         let left = deadline_header(&headers("x-deadline", &soon.to_string())).unwrap().unwrap();
-        assert!(left > Duration::from_secs(55) && left <= Duration::from_secs(60), "{left:?}");
+        assert!(left > Duration::from_secs(55) && left <= Duration::from_mins(1), "{left:?}");
         let past = deadline_header(&headers("x-deadline", "2001-01-01T00:00:00+01:00")).unwrap();
         assert_eq!(past, Some(Duration::ZERO));
         assert!(deadline_header(&headers("x-deadline", "tomorrow")).is_err());
         let timeout = timeout_header(&headers("x-request-timeout-ms", " 250 ")).unwrap();
         assert_eq!(timeout, Some(Duration::from_millis(250)));
         assert!(timeout_header(&headers("x-request-timeout-ms", "soon")).is_err());
-        assert_eq!(read_timeout(&headers("x-stainless-read-timeout", "1.5")), Some(Duration::from_millis(1500)));
+        assert_eq!(
+            read_timeout(&headers("x-stainless-read-timeout", "1.5")),
+            Some(Duration::from_millis(1500))
+        );
         for hint in ["", "NaN", "-1", "0", "never", "1e400"] {
             assert_eq!(read_timeout(&headers("x-stainless-read-timeout", hint)), None, "{hint}");
         }

@@ -9,6 +9,8 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use tower_http::cors::{AllowHeaders, AllowOrigin, Any, CorsLayer};
 
+use crate::inference::Spans;
+
 /// Browsers need not ask again for this long.
 const PREFLIGHT_FOR: Duration = Duration::from_hours(1);
 
@@ -38,8 +40,25 @@ fn cors(origins: &[String]) -> CorsLayer {
 async fn processing_time(request: Request, next: Next) -> Response {
     let started = Instant::now();
     let mut response = next.run(request).await;
+    let elapsed = started.elapsed();
+    let spans = response.extensions_mut().remove::<Spans>();
+    let headers = response.headers_mut();
+    headers.insert("openai-processing-ms", HeaderValue::from(elapsed.as_millis() as u64));
+    if let Some(Ok(timing)) = spans.map(|spans| server_timing(spans, elapsed).try_into()) {
+        headers.insert("server-timing", timing);
+    }
     response
-        .headers_mut()
-        .insert("openai-processing-ms", HeaderValue::from(started.elapsed().as_millis() as u64));
-    response
+}
+
+/// In milliseconds, as browsers and tracing tools read them.
+fn server_timing(Spans { route, queue, worker }: Spans, total: Duration) -> String {
+    let overhead = total.saturating_sub(queue + worker + route);
+    let ms = |duration: Duration| duration.as_secs_f64() * 1000.0;
+    format!(
+        "route;dur={:.3}, queue;dur={:.3}, worker;dur={:.3}, overhead;dur={:.3}",
+        ms(route),
+        ms(queue),
+        ms(worker),
+        ms(overhead)
+    )
 }

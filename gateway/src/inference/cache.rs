@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use moka::future::Cache;
 use protocol::events::{End, Reasoning, Started, Timings, Token, TokenLogprob, ToolCallDelta};
 use protocol::vectors::{EmbedRequest, EmbedResponse, Vector};
@@ -27,6 +28,9 @@ const ENTRY_BYTES: usize = 256;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key([u8; 32]);
 
+/// Makes an answer that is not kept yet.
+pub(super) type Compute<'a, T> = dyn Fn() -> BoxFuture<'a, Result<T, ApiError>> + Sync + 'a;
+
 /// Whether an answer came from the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sharing {
@@ -36,6 +40,13 @@ pub enum Sharing {
     Miss,
     /// It was computed for another one.
     Hit,
+}
+
+impl Sharing {
+    /// Of an answer that is put together from several: the least shared one counts.
+    pub fn of_all(parts: impl Iterator<Item = Self>) -> Self {
+        parts.min_by_key(|sharing| *sharing as u8).unwrap_or(Self::Off)
+    }
 }
 
 /// The answers. Cheap to clone.
@@ -74,22 +85,20 @@ impl AnswerCache {
     }
 
     /// The answer that is kept, or the one that `compute` gives, which is then kept.
-    pub(super) async fn text<F>(&self, key: Key, compute: F) -> Result<(Arc<Completed>, Sharing), ApiError>
-    where
-        F: AsyncFn() -> Result<Completed, ApiError>,
-    {
+    pub(super) async fn text(
+        &self,
+        key: Key,
+        compute: &Compute<'_, Completed>,
+    ) -> Result<(Arc<Completed>, Sharing), ApiError> {
         shared(&self.texts, key, compute).await
     }
 
     /// The vectors that are kept, or those that `compute` gives, which are then kept.
-    pub(super) async fn vectors<F>(
+    pub(super) async fn vectors(
         &self,
         key: Key,
-        compute: F,
-    ) -> Result<(Arc<EmbedResponse>, Sharing), ApiError>
-    where
-        F: AsyncFn() -> Result<EmbedResponse, ApiError>,
-    {
+        compute: &Compute<'_, EmbedResponse>,
+    ) -> Result<(Arc<EmbedResponse>, Sharing), ApiError> {
         shared(&self.vectors, key, compute).await
     }
 
@@ -105,11 +114,11 @@ impl AnswerCache {
 }
 
 /// Of those who ask at once, one computes and the others wait; if he goes away, another one takes over.
-async fn shared<T, F>(cache: &Cache<Key, Arc<T>>, key: Key, compute: F) -> Result<(Arc<T>, Sharing), ApiError>
-where
-    T: Send + Sync + 'static,
-    F: AsyncFn() -> Result<T, ApiError>,
-{
+async fn shared<T: Send + Sync + 'static>(
+    cache: &Cache<Key, Arc<T>>,
+    key: Key,
+    compute: &Compute<'_, T>,
+) -> Result<(Arc<T>, Sharing), ApiError> {
     let is_mine = AtomicBool::new(false);
     let mine = async {
         is_mine.store(true, Ordering::Relaxed);
@@ -157,7 +166,8 @@ impl Completed {
     /// The events that an answer is put together from, each part in one.
     pub(super) fn events(&self) -> Vec<TaskEvent> {
         let prompt_tokens = self.usage.prompt_tokens;
-        let mut events = vec![TaskEvent::Started(Started { worker_id: "cache".into(), prompt_tokens, seed: 0 })];
+        let mut events =
+            vec![TaskEvent::Started(Started { worker_id: "cache".into(), prompt_tokens, seed: 0 })];
         events.extend(self.prompt.clone().map(TaskEvent::Prompt));
         for (choice, number) in self.choices.iter().zip(0..) {
             if !choice.reasoning.is_empty() {

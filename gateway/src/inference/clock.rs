@@ -30,7 +30,11 @@ pub struct Spans {
 impl Clock {
     /// A clock that runs from now on.
     pub fn start() -> Self {
-        Self(Arc::new(Marks { started: Instant::now(), routed: AtomicU64::new(0), granted: AtomicU64::new(0) }))
+        Self(Arc::new(Marks {
+            started: Instant::now(),
+            routed: AtomicU64::new(0),
+            granted: AtomicU64::new(0),
+        }))
     }
 
     /// The scheduler has answered.

@@ -11,17 +11,12 @@ use futures::{Stream, StreamExt, stream};
 use protocol::{ApiError, TaskEvent};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::inference::{FrameWriter, Run, comment};
+use crate::inference::{FrameWriter, comment};
 
 /// A stream's head waits this long for the worker, so that a refusal can still be an HTTP status.
 const HEAD_WAITS: Duration = Duration::from_secs(2);
 /// A silent stream gets a comment this often.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
-
-/// The events of a run. Dropping the stream cancels the run.
-pub(super) fn events(run: Run) -> impl Stream<Item = TaskEvent> + Send {
-    stream::unfold(run, async |mut run| run.next().await.map(|event| (event, run)))
-}
 
 /// Answers with all that a writer makes of the events of runs, each with its run's number.
 pub(super) async fn streamed<S, W>(mut events: S, mut writer: W) -> Result<Response, ApiError>
