@@ -8,10 +8,9 @@ mod page;
 pub(super) mod rerank;
 pub(super) mod responses;
 mod stream;
+pub(super) mod tokens;
+pub(super) mod unavailable;
 
-use std::time::Duration;
-
-use axum::http::HeaderMap;
 use protocol::{ApiError, ErrorCode};
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
@@ -42,17 +41,5 @@ fn read_kept<T: DeserializeOwned>(json: &str) -> Result<T, ApiError> {
     serde_json::from_str(json).map_err(|error| {
         tracing::error!(%error, "a stored object cannot be read");
         ApiError::new(ErrorCode::Internal, "The stored object cannot be read; the server's log tells why.")
-    })
-}
-
-/// How long the caller will wait, if the request tells.
-fn request_timeout(headers: &HeaderMap) -> Result<Option<Duration>, ApiError> {
-    let Some(value) = headers.get("x-request-timeout-ms") else { return Ok(None) };
-    let milliseconds = value.to_str().ok().and_then(|text| text.trim().parse().ok());
-    milliseconds.map(|ms| Some(Duration::from_millis(ms))).ok_or_else(|| {
-        ApiError::invalid(
-            "x-request-timeout-ms",
-            "The header X-Request-Timeout-Ms must be a whole number of milliseconds.",
-        )
     })
 }

@@ -7,7 +7,7 @@ mod words;
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, ready};
-use protocol::events::End;
+use protocol::events::{End, Queued};
 use protocol::{ApiError, ErrorEnvelope, TaskEvent};
 
 pub use chat::{ChatWriter, chat_completion};
@@ -49,9 +49,14 @@ fn error_frame(error: &ApiError) -> Bytes {
 }
 
 /// What a waiting caller is told in comments.
-fn waiting(event: &TaskEvent) -> Bytes {
+pub fn waiting(event: &TaskEvent) -> Bytes {
     match event {
-        TaskEvent::Queued(queued) => comment(&format!("queue position={}", queued.position)),
+        TaskEvent::Queued(Queued { position, eta_ms: None }) => {
+            comment(&format!("queue position={position}"))
+        }
+        TaskEvent::Queued(Queued { position, eta_ms: Some(eta_ms) }) => {
+            comment(&format!("queue position={position} eta_ms={eta_ms}"))
+        }
         TaskEvent::Narration(narration) => comment(&narration.message),
         _ => Bytes::new(),
     }

@@ -3,20 +3,18 @@
 mod keep;
 pub(in crate::http) mod stored;
 
-use axum::Extension;
-use axum::http::HeaderMap;
-use axum::response::{IntoResponse, Response};
-use daemon::auth::Caller;
-use daemon::http::{Failure, Json, RequestId};
+use axum::response::Response;
+use daemon::http::{Failure, Json};
 use futures::StreamExt;
 use protocol::ErrorEnvelope;
 use protocol::openai::chat::{ChatCompletion, ChatCompletionRequest};
 
 use self::keep::{Keep, KeptWriter};
 use super::super::State;
-use super::stream::{events, streamed};
-use super::{new_head, request_timeout};
-use crate::inference::{ChatWriter, chat_completion, chat_request, collect};
+use super::new_head;
+use super::stream::streamed;
+use crate::http::asking::Asking;
+use crate::inference::{ChatWriter, chat_completion, chat_request};
 
 /// Answer a conversation. With `stream`, the answer is a stream of `chat.completion.chunk`s that ends with `[DONE]`; with
 /// `store`, it is kept.
@@ -35,33 +33,33 @@ use crate::inference::{ChatWriter, chat_completion, chat_request, collect};
 )]
 pub(in crate::http) async fn create(
     queen: State,
-    headers: HeaderMap,
-    Extension(RequestId(request_id)): Extension<RequestId>,
-    Extension(caller): Extension<Caller>,
+    asking: Asking,
     Json(body): Json<ChatCompletionRequest>,
 ) -> Result<Response, Failure> {
     let wants_stream = body.stream.unwrap_or(false);
     let include_usage = body.stream_options.unwrap_or_default().include_usage.unwrap_or(false);
+    let timeout = if wants_stream { asking.stream_timeout() } else { asking.answer_timeout() };
     let mut head = new_head("chatcmpl", "");
-    let keep = body.store.unwrap_or(false).then(|| Keep::new(&queen.store, &caller, &head, &body));
-    let request = chat_request(body, request_timeout(&headers)?)?;
-    let wants_logprobs = request.order.logprobs.is_some();
-    let run = queen.inference.run(request, &request_id).await?;
-    run.model().clone_into(&mut head.model);
+    let keep = body.store.unwrap_or(false).then(|| Keep::new(&queen.store, &asking.asker, &head, &body));
+    let request = chat_request(body, timeout)?;
+    head.model = queen.inference.names.shown(&request.model);
+    let (choices, wants_logprobs) = (request.choices(), request.order.logprobs.is_some());
     if wants_stream {
-        let choices = run.choices();
-        let events = Box::pin(events(run).map(|event| (0, event)));
+        let (events, sharing) = queen.inference.stream(request, &asking.asker).await?;
+        let events = events.map(|event| (0, event));
         let writer = ChatWriter::new(head.clone(), choices, include_usage);
-        return Ok(match keep {
+        let answer = match keep {
             None => streamed(events, writer).await?,
             Some(keep) => {
                 streamed(events, KeptWriter::new(writer, keep, head, choices, wants_logprobs)).await?
             }
-        });
+        };
+        return Ok(asking.told(answer, sharing));
     }
-    let mut completion = chat_completion(head, collect(run).await?, wants_logprobs);
+    let (completed, sharing) = queen.inference.complete(request, &asking.asker).await?;
+    let mut completion = chat_completion(head, completed, wants_logprobs);
     if let Some(keep) = keep {
         completion = keep.kept(completion).await?;
     }
-    Ok(Json(completion).into_response())
+    Ok(asking.told(Json(completion), sharing))
 }

@@ -4,23 +4,20 @@ mod conversation;
 mod keep;
 pub(in crate::http) mod stored;
 
-use axum::Extension;
-use axum::http::HeaderMap;
-use axum::response::{IntoResponse, Response};
-use daemon::auth::Caller;
-use daemon::http::{Failure, Json, RequestId};
+use axum::response::Response;
+use daemon::http::{Failure, Json};
 use futures::StreamExt;
 use protocol::ErrorEnvelope;
-use protocol::openai::responses::{self, NumberedEvent, ResponseRequest};
+use protocol::openai::responses::{self, NumberedEvent, ResponseInputTokens, ResponseRequest};
 use uuid::Uuid;
 
 use self::conversation::context;
 use self::keep::{Keep, KeptWriter};
 use super::super::State;
-use super::request_timeout;
-use super::stream::{events, streamed};
+use super::stream::streamed;
 use crate::clock::unix_seconds;
-use crate::inference::{ResponseWriter, collect, response, response_order};
+use crate::http::asking::Asking;
+use crate::inference::{ResponseWriter, response, response_order};
 
 /// Answer an input, or go on with a conversation that is kept. With `stream`, the answer is a stream of named events, each with
 /// its number; without `"store": false`, it is kept.
@@ -43,31 +40,57 @@ use crate::inference::{ResponseWriter, collect, response, response_order};
 )]
 pub(in crate::http) async fn create(
     queen: State,
-    headers: HeaderMap,
-    Extension(RequestId(request_id)): Extension<RequestId>,
-    Extension(caller): Extension<Caller>,
+    asking: Asking,
     Json(body): Json<ResponseRequest>,
 ) -> Result<Response, Failure> {
     let wants_stream = body.stream.unwrap_or(false);
-    let context = context(&queen.store, &caller, &body).await?;
-    let order = response_order(body, context, request_timeout(&headers)?)?;
-    let run = queen.inference.run(order.request, &request_id).await?;
+    let timeout = if wants_stream { asking.stream_timeout() } else { asking.answer_timeout() };
+    let context = context(&queen.store, &asking.asker.caller, &body).await?;
+    let order = response_order(body, context, timeout)?;
     let mut draft = order.draft;
     draft.id = format!("resp_{}", Uuid::new_v4().simple());
     draft.created_at = unix_seconds();
-    run.model().clone_into(&mut draft.model);
-    let keep = draft.store.then(|| Keep::new(&queen.store, &caller, order.input));
+    draft.model = queen.inference.names.shown(&order.request.model);
+    let keep = draft.store.then(|| Keep::new(&queen.store, &asking.asker, order.input));
     if wants_stream {
-        let events = Box::pin(events(run).map(|event| (0, event)));
+        let (events, sharing) = queen.inference.stream(order.request, &asking.asker).await?;
+        let events = events.map(|event| (0, event));
         let writer = ResponseWriter::new(draft);
-        return Ok(match keep {
+        let answer = match keep {
             None => streamed(events, writer).await?,
             Some(keep) => streamed(events, KeptWriter::new(writer, keep)).await?,
-        });
+        };
+        return Ok(asking.told(answer, sharing));
     }
-    let response = response(draft, collect(run).await?);
+    let (completed, sharing) = queen.inference.complete(order.request, &asking.asker).await?;
+    let response = response(draft, completed);
     if let Some(keep) = keep {
         keep.keep(&response).await?;
     }
-    Ok(Json(response).into_response())
+    Ok(asking.told(Json(response), sharing))
+}
+
+/// Count the tokens of a request's prompt: what its answer would tell as `usage.input_tokens`. Nothing is generated.
+#[utoipa::path(
+    post, path = "/responses/input_tokens", operation_id = "count_response_input_tokens", tag = "openai",
+    request_body = ResponseRequest,
+    responses(
+        (status = 200, description = "The number; it may be more than the context holds", body = ResponseInputTokens),
+        (status = 400, description = "The request is not valid", body = ErrorEnvelope),
+        (status = 401, description = "No valid credential", body = ErrorEnvelope),
+        (status = 404, description = "There is no such thing", body = ErrorEnvelope),
+        (status = 429, description = "The queue is full", body = ErrorEnvelope),
+        (status = 503, description = "No capacity now; retry-after tells when", body = ErrorEnvelope),
+        (status = 504, description = "The deadline has passed", body = ErrorEnvelope),
+    )
+)]
+pub(in crate::http) async fn count_input(
+    queen: State,
+    asking: Asking,
+    Json(body): Json<ResponseRequest>,
+) -> Result<Json<ResponseInputTokens>, Failure> {
+    let context = context(&queen.store, &asking.asker.caller, &body).await?;
+    let request = response_order(body, context, asking.answer_timeout())?.request;
+    let input_tokens = queen.inference.count_tokens(&request, &asking.asker).await?;
+    Ok(Json(ResponseInputTokens { object: "response.input_tokens", input_tokens }))
 }

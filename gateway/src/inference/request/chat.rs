@@ -152,7 +152,7 @@ pub(super) fn constraint(format: ResponseFormat) -> Result<Option<Constraint>, A
     })
 }
 
-fn turns(messages: Vec<ChatMessage>) -> Result<Vec<Message>, ApiError> {
+pub(super) fn turns(messages: Vec<ChatMessage>) -> Result<Vec<Message>, ApiError> {
     let mut turns: Vec<Message> = Vec::with_capacity(messages.len());
     for (index, message) in messages.into_iter().enumerate() {
         let mut turn = turn(index, message)?;

@@ -1,14 +1,13 @@
 //! Chat completions that are put away when they end.
 
 use bytes::Bytes;
-use daemon::auth::Caller;
 use futures::future::BoxFuture;
 use protocol::events::End;
 use protocol::openai::chat::{ChatCompletion, ChatCompletionRequest, StoredMessage};
 use protocol::openai::metadata::Metadata;
 use protocol::{ApiError, TaskEvent};
 
-use crate::inference::{ChatWriter, Completed, FrameWriter, Head, Parts, chat_completion};
+use crate::inference::{Asker, ChatWriter, Completed, FrameWriter, Head, Parts, chat_completion};
 use crate::store::{Kind, Object, Store};
 
 /// What is kept with an answer, and where.
@@ -21,11 +20,11 @@ pub(super) struct Keep {
 }
 
 impl Keep {
-    pub(super) fn new(store: &Store, caller: &Caller, head: &Head, body: &ChatCompletionRequest) -> Self {
+    pub(super) fn new(store: &Store, asker: &Asker, head: &Head, body: &ChatCompletionRequest) -> Self {
         let messages = body.messages.iter().enumerate();
         Self {
             store: store.clone(),
-            owner: caller.as_str().to_owned(),
+            owner: asker.caller.to_string(),
             metadata: body.metadata.clone().unwrap_or_default(),
             messages: messages
                 .map(|(number, message)| StoredMessage::new(&head.id, number, message))

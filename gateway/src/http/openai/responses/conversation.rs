@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use daemon::auth::Caller;
 use protocol::openai::responses::{Item, Response, ResponseRequest};
 use protocol::{ApiError, ErrorCode};
 
@@ -14,13 +13,9 @@ use crate::store::{Object, Store};
 const REFERENCES: usize = 1000;
 
 /// Looks up all that a request refers to.
-pub(super) async fn context(
-    store: &Store,
-    caller: &Caller,
-    body: &ResponseRequest,
-) -> Result<Context, ApiError> {
+pub(super) async fn context(store: &Store, owner: &str, body: &ResponseRequest) -> Result<Context, ApiError> {
     let past = match &body.previous_response_id {
-        Some(id) => conversation(store, caller, id).await?.ok_or_else(|| no_conversation(id))?,
+        Some(id) => conversation(store, owner, id).await?.ok_or_else(|| no_conversation(id))?,
         None => Vec::new(),
     };
     let ids = references(body.input.as_ref());
@@ -30,7 +25,7 @@ pub(super) async fn context(
     }
     let mut referenced = HashMap::new();
     for id in ids {
-        if let Some(object) = store.holder(caller.as_str(), &id).await?
+        if let Some(object) = store.holder(owner, &id).await?
             && let Some(item) = items(&object)?.into_iter().find(|item| item.id() == id)
         {
             referenced.insert(id, item);
@@ -42,10 +37,10 @@ pub(super) async fn context(
 /// All items of a response and of those that it goes on from, in their order; `None` if not all of them are kept.
 pub(super) async fn conversation(
     store: &Store,
-    caller: &Caller,
+    owner: &str,
     id: &str,
 ) -> Result<Option<Vec<Item>>, ApiError> {
-    let Some(turns) = store.conversation(caller.as_str(), id).await? else { return Ok(None) };
+    let Some(turns) = store.conversation(owner, id).await? else { return Ok(None) };
     let items = turns.iter().map(items).collect::<Result<Vec<_>, _>>()?;
     Ok(Some(items.concat()))
 }

@@ -1,13 +1,12 @@
 //! Responses that are put away when they end.
 
 use bytes::Bytes;
-use daemon::auth::Caller;
 use futures::future::BoxFuture;
 use protocol::events::End;
 use protocol::openai::responses::{Item, Response};
 use protocol::{ApiError, TaskEvent};
 
-use crate::inference::{FrameWriter, ResponseWriter};
+use crate::inference::{Asker, FrameWriter, ResponseWriter};
 use crate::store::{Kind, Object, Store};
 
 /// What is kept with a response, and where.
@@ -18,8 +17,8 @@ pub(super) struct Keep {
 }
 
 impl Keep {
-    pub(super) fn new(store: &Store, caller: &Caller, input: Vec<Item>) -> Self {
-        Self { store: store.clone(), owner: caller.as_str().to_owned(), input }
+    pub(super) fn new(store: &Store, asker: &Asker, input: Vec<Item>) -> Self {
+        Self { store: store.clone(), owner: asker.caller.to_string(), input }
     }
 
     /// Puts a response away.

@@ -116,7 +116,7 @@ pub(in crate::http) async fn input_items(
     check_includes(&page::list(&parameters, "include"))?;
     let object = find(&queen, &caller, &id).await?;
     let mut items = match &object.previous {
-        Some(previous) => conversation(&queen.store, &caller, previous).await?.unwrap_or_default(),
+        Some(previous) => conversation(&queen.store, caller.as_str(), previous).await?.unwrap_or_default(),
         None => Vec::new(),
     };
     items.extend(read_kept::<Vec<Item>>(&object.input)?);
