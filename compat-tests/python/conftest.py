@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import openai
@@ -29,15 +29,15 @@ def required(name: str) -> Path:
 
 
 @contextmanager
-def running(token: str | None = None):
-    """Everything, started by `rbee-keeper up` on a data directory of its own; yields the queen's URL."""
+def running(token: str | None = None, data_dir: Path | None = None):
+    """Everything, started by `rbee-keeper up` on a data directory, by default one of its own; yields the queen's URL."""
     models = required("RBEE_TEST_MODELS")
     files = [
         (MODEL, "text-gen", models / f"{MODEL}.gguf"),
         (EMBEDDING_MODEL, "embedding", models / EMBEDDING_MODEL / "model.safetensors"),
     ]
     keeper = required("RBEE_BIN_DIR") / "rbee-keeper"
-    with tempfile.TemporaryDirectory(prefix="rbee-python-") as folder:
+    with nullcontext(data_dir) if data_dir else tempfile.TemporaryDirectory(prefix="rbee-python-") as folder:
         data_dir = Path(folder)
         # The models are taken where they lie: the tests need no network.
         data_dir.joinpath("config.toml").write_text(

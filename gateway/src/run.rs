@@ -33,6 +33,9 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
 async fn serve(settings: Settings) -> anyhow::Result<()> {
     let stop = daemon::shutdown::watch(settings.parent)?;
     let lock = runtime_file::lock(&settings.data_dir)?;
+    let store_stop = CancellationToken::new();
+    let (store, writer) = Store::open(&settings.data_dir.join("queen.db"), settings.kept).await?;
+    let writer = tokio::spawn(writer.run(store_stop.clone()));
     let (listener, address) = daemon::serve::bind(settings.bind, settings.port).await?;
     let hives_stop = CancellationToken::new();
     let hive_tasks = TaskTracker::new();
@@ -44,9 +47,6 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let scheduler = Scheduler::start(hives.watch(), Arc::new(hives.clone()), policy, hives_stop.clone());
     let cold_start_wait = settings.cold_start_wait;
     let jobs = Jobs::default();
-    let store_stop = CancellationToken::new();
-    let (store, writer) = Store::open(&settings.data_dir.join("queen.db"), settings.kept).await?;
-    let writer = tokio::spawn(writer.run(store_stop.clone()));
     let queen = Arc::new(Queen {
         inference: Inference {
             hives,

@@ -120,21 +120,22 @@ impl Store {
         create_private(path).with_context(unusable)?;
         let options = SqliteConnectOptions::new()
             .filename(path)
+            .pragma("temp_store", "MEMORY")
+            .busy_timeout(Duration::from_secs(5));
+        let reading = options.clone().read_only(true);
+        let writing = options
             .journal_mode(SqliteJournalMode::Wal)
             // A crash of the machine may cost the last commits, never the database.
             .synchronous(SqliteSynchronous::Normal)
             .auto_vacuum(SqliteAutoVacuum::Incremental)
             // What is deleted is overwritten: it was said in confidence.
             .pragma("secure_delete", "ON")
-            .pragma("temp_store", "MEMORY")
-            .pragma("journal_size_limit", "67108864")
-            .busy_timeout(Duration::from_secs(5));
-        let mut connection = options.connect().await.with_context(unusable)?;
+            .pragma("journal_size_limit", "67108864");
+        let mut connection = writing.connect().await.with_context(unusable)?;
         migrate(&mut connection)
             .await
             .with_context(|| format!("cannot bring the database {} up to date", path.display()))?;
-        let readers =
-            SqlitePoolOptions::new().max_connections(READERS).connect_lazy_with(options.read_only(true));
+        let readers = SqlitePoolOptions::new().max_connections(READERS).connect_lazy_with(reading);
         let (writes, orders) = mpsc::channel(QUEUED_WRITES);
         let writer = Writer::new(connection, orders, bounds).await.with_context(unusable)?;
         Ok((Self { readers, writes }, writer))

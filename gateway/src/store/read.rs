@@ -6,8 +6,9 @@ use sqlx::{QueryBuilder, Row, Sqlite};
 
 use super::{Kind, Object, Store, StoreError};
 
-/// Responses of one conversation at most.
+/// Responses of one conversation at most, and their bytes: whatever is read is in memory at once.
 const LONGEST_CONVERSATION: u32 = 1000;
+const LARGEST_CONVERSATION: i64 = 64 << 20;
 
 /// In which order a list comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,8 +56,8 @@ impl Store {
         Ok(row.as_ref().map(object).transpose()?)
     }
 
-    /// The objects of a kind that bear a model's name and all of these pairs. `None` if the page begins after an object
-    /// that is not there.
+    /// The objects of a kind that bear a model's name and all of these pairs, without what they were asked with. `None` if
+    /// the page begins after an object that is not there.
     pub async fn list(
         &self,
         owner: &str,
@@ -65,7 +66,9 @@ impl Store {
         model: Option<&str>,
         metadata: &Metadata,
     ) -> Result<Option<Paged<Object>>, StoreError> {
-        let mut query: QueryBuilder<Sqlite> = QueryBuilder::new("SELECT * FROM objects WHERE owner = ");
+        let mut query: QueryBuilder<Sqlite> = QueryBuilder::new(
+            "SELECT kind, id, owner, created_at, model, metadata, previous, '' AS input, body FROM objects WHERE owner = ",
+        );
         query.push_bind(owner).push(" AND kind = ").push_bind(kind.as_str());
         if let Some(id) = &page.after {
             let Some(number) = self.number(owner, kind, id).await? else { return Ok(None) };
@@ -90,17 +93,18 @@ impl Store {
     /// if they are more than a conversation may have: half a conversation would be another one.
     pub async fn conversation(&self, owner: &str, id: &str) -> Result<Option<Vec<Object>>, StoreError> {
         let rows = sqlx::query(
-            "WITH RECURSIVE turns(number, previous, age) AS ( \
-                 SELECT number, previous, 0 FROM objects WHERE id = ? AND owner = ? AND kind = 'response' \
-                 UNION ALL SELECT objects.number, objects.previous, age + 1 FROM objects \
+            "WITH RECURSIVE turns(number, previous, age, total) AS ( \
+                 SELECT number, previous, 1, bytes FROM objects WHERE id = ? AND owner = ? AND kind = 'response' \
+                 UNION ALL SELECT objects.number, objects.previous, age + 1, total + bytes FROM objects \
                  JOIN turns ON objects.id = turns.previous \
-                 WHERE objects.owner = ? AND objects.kind = 'response' AND age < ? \
+                 WHERE objects.owner = ? AND objects.kind = 'response' AND age < ? AND total + bytes <= ? \
              ) SELECT objects.* FROM turns JOIN objects USING (number) ORDER BY age DESC",
         )
         .bind(id)
         .bind(owner)
         .bind(owner)
         .bind(LONGEST_CONVERSATION)
+        .bind(LARGEST_CONVERSATION)
         .fetch_all(&self.readers)
         .await?;
         let turns = rows.iter().map(object).collect::<sqlx::Result<Vec<_>>>()?;

@@ -93,8 +93,10 @@ impl Writer {
 
     /// Writes until told to stop, and then what is still waiting to be written.
     pub async fn run(mut self, stop: CancellationToken) {
+        // The first tick comes at once.
         let mut hourly = tokio::time::interval(PRUNE_EVERY);
         hourly.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut is_pruning = false;
         let mut group = Vec::new();
         loop {
             tokio::select! {
@@ -103,9 +105,10 @@ impl Writer {
                     0 => break,
                     _ => self.commit(&mut group).await,
                 },
-                // The first tick comes at once.
-                _ = hourly.tick() => self.prune(unix_seconds()).await,
                 () = stop.cancelled(), if !self.orders.is_closed() => self.orders.close(),
+                _ = hourly.tick() => is_pruning = true,
+                // In small steps, since nobody waits for it.
+                () = std::future::ready(()), if is_pruning => is_pruning = self.prune().await,
             }
         }
         if let Err(error) = self.connection.close().await {
@@ -128,8 +131,8 @@ impl Writer {
                 }
             }
         }
-        if self.kept.objects > self.bounds.objects || self.kept.bytes > self.bounds.bytes {
-            self.prune(unix_seconds()).await;
+        if self.surplus().is_some() {
+            self.prune().await;
         }
     }
 
@@ -146,36 +149,35 @@ impl Writer {
         Ok((changed, kept))
     }
 
-    /// Throws out what is too old, then the oldest until what is left is within bounds.
-    async fn prune(&mut self, now: i64) {
-        let pruned = self.try_prune(now).await;
-        match pruned {
-            Ok(0) => {}
-            Ok(objects) => tracing::info!(objects, "what was kept long enough is gone"),
-            Err(error) => tracing::error!(%error, "what was kept long enough could not be thrown out"),
+    /// Throws out some of what is too old or too much; true if there may be more.
+    async fn prune(&mut self) -> bool {
+        match self.try_prune(unix_seconds()).await {
+            Ok(pruned) => pruned >= PRUNED_AT_ONCE,
+            Err(error) => {
+                tracing::error!(%error, "what was kept long enough could not be thrown out");
+                false
+            }
         }
     }
 
-    async fn try_prune(&mut self, now: i64) -> sqlx::Result<u64> {
-        let before = self.kept.objects;
+    async fn try_prune(&mut self, now: i64) -> sqlx::Result<i64> {
+        let too_old = "DELETE FROM objects WHERE number IN \
+             (SELECT number FROM objects WHERE created_at < ? ORDER BY created_at LIMIT ?) RETURNING bytes";
         let oldest = now - self.bounds.age.as_secs() as i64;
-        loop {
-            let too_old = "DELETE FROM objects WHERE number IN \
-                 (SELECT number FROM objects WHERE created_at < ? ORDER BY created_at LIMIT ?) RETURNING bytes";
-            if self.throw_out(sqlx::query(too_old).bind(oldest).bind(PRUNED_AT_ONCE)).await? == 0 {
-                break;
+        let mut pruned = self.throw_out(sqlx::query(too_old).bind(oldest).bind(PRUNED_AT_ONCE)).await?;
+        while pruned < PRUNED_AT_ONCE
+            && let Some(surplus) = self.surplus()
+        {
+            let first = "DELETE FROM objects WHERE number IN \
+                 (SELECT number FROM objects ORDER BY number LIMIT ?) RETURNING bytes";
+            match self.throw_out(sqlx::query(first).bind(surplus)).await? {
+                0 => break,
+                gone => pruned += gone,
             }
         }
-        while let Some(surplus) = self.surplus() {
-            let first = "DELETE FROM objects WHERE number IN (SELECT number FROM objects ORDER BY number LIMIT ?) \
-                 RETURNING bytes";
-            if self.throw_out(sqlx::query(first).bind(surplus)).await? == 0 {
-                break;
-            }
-        }
-        let pruned = before - self.kept.objects;
         if pruned > 0 {
-            sqlx::query("PRAGMA incremental_vacuum").execute(&mut self.connection).await?;
+            tracing::debug!(objects = pruned, "what was kept long enough is gone");
+            sqlx::query("PRAGMA incremental_vacuum(1024)").execute(&mut self.connection).await?;
         }
         Ok(pruned)
     }
@@ -185,19 +187,19 @@ impl Writer {
         let surplus = self.kept.objects.saturating_sub(self.bounds.objects) as i64;
         let is_too_much = self.kept.bytes > self.bounds.bytes;
         // Of what is large, few at a time: the newest must not go with the oldest.
-        let least = if is_too_much { 1 } else { 0 };
+        let least = i64::from(is_too_much);
         Some(surplus.clamp(least, PRUNED_AT_ONCE)).filter(|surplus| *surplus > 0)
     }
 
     async fn throw_out(
         &mut self,
         query: sqlx::query::Query<'_, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>,
-    ) -> sqlx::Result<u64> {
+    ) -> sqlx::Result<i64> {
         let gone = query.fetch_all(&mut self.connection).await?;
         for row in &gone {
             self.kept.remove(row.try_get(0)?);
         }
-        Ok(gone.len() as u64)
+        Ok(gone.len() as i64)
     }
 }
 

@@ -10,7 +10,7 @@ use crate::inference::{Context, references};
 use crate::store::{Object, Store};
 
 /// Items that one request may refer to.
-const REFERENCES: usize = 1000;
+const REFERENCES: usize = 256;
 
 /// Looks up all that a request refers to.
 pub(super) async fn context(store: &Store, owner: &str, body: &ResponseRequest) -> Result<Context, ApiError> {
@@ -54,6 +54,8 @@ fn items(object: &Object) -> Result<Vec<Item>, ApiError> {
 }
 
 fn no_conversation(id: &str) -> ApiError {
-    let message = format!("The response '{id}' is not stored, or one that it goes on from is not any more.");
+    let message = format!(
+        "The conversation up to the response '{id}' is not stored, not stored as a whole any more, or too long."
+    );
     ApiError::new(ErrorCode::PreviousResponseNotFound, message).with_param("previous_response_id")
 }
