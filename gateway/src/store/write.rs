@@ -285,6 +285,8 @@ fn json(metadata: &Metadata) -> String {
 }
 
 fn is_full(error: &sqlx::Error) -> IsFull {
-    let code = error.as_database_error().and_then(|error| error.code());
-    if code.is_some_and(|code| code == SQLITE_FULL) { IsFull::Yes } else { IsFull::No }
+    match error {
+        sqlx::Error::Database(error) if error.code().as_deref() == Some(SQLITE_FULL) => IsFull::Yes,
+        _ => IsFull::No,
+    }
 }

@@ -20,7 +20,7 @@ use crate::http::asking::Asking;
 use crate::inference::{ResponseWriter, response, response_order};
 
 /// Answer an input, or go on with a conversation that is kept. With `stream`, the answer is a stream of named events, each with
-/// its number; without `"store": false`, it is kept.
+/// its number; without `"store": false`, it is kept, unless it failed.
 #[utoipa::path(
     post, path = "/responses", operation_id = "create_response", tag = "openai",
     request_body = ResponseRequest,
@@ -46,7 +46,7 @@ pub(in crate::http) async fn create(
     let wants_stream = body.stream.unwrap_or(false);
     let timeout = if wants_stream { asking.stream_timeout() } else { asking.answer_timeout() };
     let context = context(&queen.store, &asking.asker.caller, &body).await?;
-    let order = response_order(body, context, timeout)?;
+    let order = response_order(body, &context, timeout)?;
     let mut draft = order.draft;
     draft.id = format!("resp_{}", Uuid::new_v4().simple());
     draft.created_at = unix_seconds();
@@ -90,7 +90,7 @@ pub(in crate::http) async fn count_input(
     Json(body): Json<ResponseRequest>,
 ) -> Result<Json<ResponseInputTokens>, Failure> {
     let context = context(&queen.store, &asking.asker.caller, &body).await?;
-    let request = response_order(body, context, asking.answer_timeout())?.request;
+    let request = response_order(body, &context, asking.answer_timeout())?.request;
     let input_tokens = queen.inference.count_tokens(&request, &asking.asker).await?;
     Ok(Json(ResponseInputTokens { object: "response.input_tokens", input_tokens }))
 }

@@ -4,8 +4,6 @@ mod answer;
 #[cfg(test)]
 mod tests;
 
-use std::fmt::Write;
-
 use bytes::Bytes;
 use protocol::events::{End, ToolCallDelta};
 use protocol::openai::responses::{
@@ -21,8 +19,8 @@ use answer::Answer;
 /// A whole response.
 pub fn response(draft: Response, completed: Completed) -> Response {
     let mut answer = Answer::new(draft);
-    // Of one choice: this interface knows no more.
-    for choice in completed.choices {
+    // This interface knows one choice only.
+    if let Some(choice) = completed.choices.into_iter().next() {
         let ExecuteChoice { text, reasoning, tool_calls, logprobs, finish_reason } = choice;
         if !reasoning.is_empty() {
             answer.think(&reasoning);
@@ -98,19 +96,20 @@ impl ResponseWriter {
         Lifecycle { response: Box::new(self.answer.response().clone()) }
     }
 
-    fn frame(&mut self, frames: &mut String, event: ResponseEvent) {
-        let name = event.name();
+    fn frame(&mut self, frames: &mut Vec<u8>, event: ResponseEvent) {
+        let head = format!("event: {}\ndata: ", event.name());
+        frames.extend_from_slice(head.as_bytes());
         let event = NumberedEvent { event, sequence_number: self.sequence_number };
         self.sequence_number += 1;
-        let data = serde_json::to_string(&event).unwrap_or_default();
-        // Writing to a string cannot fail.
-        let _ = write!(frames, "event: {name}\ndata: {data}\n\n");
+        // Neither the values nor the vector can make this fail.
+        let _ = serde_json::to_writer(&mut *frames, &event);
+        frames.extend_from_slice(b"\n\n");
     }
 }
 
 impl FrameWriter for ResponseWriter {
     fn write(&mut self, _run: usize, event: &TaskEvent) -> Bytes {
-        let mut frames = String::new();
+        let mut frames = Vec::new();
         if self.sequence_number == 0 {
             let created = ResponseEvent::Created(self.lifecycle());
             self.frame(&mut frames, created);
@@ -118,7 +117,7 @@ impl FrameWriter for ResponseWriter {
         for event in self.events(event) {
             self.frame(&mut frames, event);
         }
-        frames.push_str(&String::from_utf8_lossy(&waiting(event)));
+        frames.extend_from_slice(&waiting(event));
         frames.into()
     }
 }

@@ -85,7 +85,7 @@ pub fn references(input: Option<&Input>) -> Vec<String> {
 /// Checks a response's request.
 pub fn response_order(
     body: ResponseRequest,
-    context: Context,
+    context: &Context,
     timeout: Option<Duration>,
 ) -> Result<ResponseOrder, ApiError> {
     refuse_what_is_not_there(&body)?;
@@ -103,7 +103,7 @@ pub fn response_order(
     check_verbosity(text.verbosity.as_deref())?;
     let format = text.format.unwrap_or_else(TextFormat::plain);
     let input = body.input.ok_or_else(|| ApiError::invalid("input", "'input' is required."))?;
-    let input = items::checked(input, &context)?;
+    let input = items::checked(input, context)?;
     let conversation = context.past.iter().chain(&input);
     let messages = items::messages(body.instructions.as_deref(), conversation, reasoning.context.as_deref());
     let order = ExecuteRequest {

@@ -25,7 +25,7 @@ pub struct ChatCompletion {
     /// Which build and backend answered.
     pub system_fingerprint: String,
     /// Of one that is kept: what the caller wrote on it.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<BTreeMap<String, String>>)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Metadata>,
 }

@@ -91,7 +91,7 @@ pub struct ChatCompletionRequest {
     /// Whether the answer is kept, to be asked for later; false if absent.
     pub store: Option<bool>,
     /// Up to 16 pairs that are kept with the answer; keys of up to 64 characters, values of up to 512.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<BTreeMap<String, String>>)]
     pub metadata: Option<Metadata>,
     /// rbee: further names that the model's chat template sees, such as `enable_thinking`.
     #[schema(value_type = Option<Object>)]

@@ -94,7 +94,7 @@ pub struct ChatCompletionList {
 #[schema(example = json!({"metadata": {"topic": "greetings"}}))]
 pub struct ChatCompletionUpdate {
     /// Replaces the completion's; null leaves none.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<BTreeMap<String, String>>)]
     #[serde(deserialize_with = "Option::deserialize")]
     pub metadata: Option<Metadata>,
 }

@@ -68,6 +68,7 @@ pub struct Response {
     /// The request's.
     pub user: Option<String>,
     /// The request's.
+    #[schema(value_type = BTreeMap<String, String>)]
     pub metadata: Metadata,
 }
 

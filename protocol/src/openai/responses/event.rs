@@ -8,7 +8,7 @@ use crate::openai::chat::TokenLogprob;
 
 /// Declares the events with the names that stand in the `event:` line and in `type`.
 macro_rules! response_events {
-    ($($(#[$doc:meta])* $variant:ident($content:ty) => $name:literal),* $(,)?) => {
+    ($($(#[$doc:meta])* $variant:ident($content:ty) => $name:tt),* $(,)?) => {
         /// One event of a response's stream.
         #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
         #[serde(tag = "type")]

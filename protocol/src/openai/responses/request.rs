@@ -24,7 +24,7 @@ pub struct ResponseRequest {
     /// A model's name, or an alias; the server's default model, if it has one, where this is absent.
     pub model: Option<String>,
     /// What the model is told: a text, or items.
-    #[schema(value_type = Input)]
+    #[schema(value_type = TextOrParts<InputItem>)]
     pub input: Option<Input>,
     /// A system message, before all others. It is not carried over by `previous_response_id`.
     pub instructions: Option<String>,
@@ -33,7 +33,7 @@ pub struct ResponseRequest {
     /// Whether the response is kept, to be asked for and gone on from; true if absent.
     pub store: Option<bool>,
     /// Up to 16 pairs that are kept with the response; keys of up to 64 characters, values of up to 512.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<BTreeMap<String, String>>)]
     pub metadata: Option<Metadata>,
     /// Answer as server-sent events.
     pub stream: Option<bool>,

@@ -23,6 +23,7 @@ use crate::store::{Kind, Object, Order};
         ("response_id" = String, Path),
         ("include" = Option<Vec<String>>, Query, description = "Accepted: a stored response holds all that it was made with"),
         ("stream" = Option<bool>, Query, description = "Must be absent or false: events are told once, as they come"),
+        ("starting_after" = Option<u64>, Query, description = "Must be absent"),
     ),
     responses(
         (status = 200, description = "The response", body = responses::Response),
@@ -38,10 +39,12 @@ pub(in crate::http) async fn retrieve(
     parameters: Parameters,
 ) -> Result<Response, Failure> {
     check_includes(&page::list(&parameters, "include"))?;
-    if parameter(&parameters, "stream").is_some_and(|stream| stream != "false") {
-        let message = "'stream': this server tells the events of a response once, as they come; without 'stream' \
-                       the whole response is told.";
-        return Err(ApiError::new(ErrorCode::UnsupportedParameter, message).with_param("stream").into());
+    let follows = |name: &&str| parameter(&parameters, name).is_some_and(|value| value != "false");
+    if let Some(name) = ["stream", "starting_after"].into_iter().find(follows) {
+        let message = format!(
+            "'{name}': this server tells the events of a response once, as they come; without it the whole response is told."
+        );
+        return Err(ApiError::new(ErrorCode::UnsupportedParameter, message).with_param(name).into());
     }
     let body = find(&queen, &caller, &id).await?.body;
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())

@@ -12,11 +12,11 @@ fn body(extra: &Value) -> ResponseRequest {
 }
 
 fn order(extra: &Value) -> ResponseOrder {
-    response_order(body(extra), Context::default(), None).unwrap_or_else(|error| panic!("{extra}: {error}"))
+    response_order(body(extra), &Context::default(), None).unwrap_or_else(|error| panic!("{extra}: {error}"))
 }
 
 fn assert_refused(extra: &Value, param: &str) {
-    let error = response_order(body(extra), Context::default(), None).expect_err(&extra.to_string());
+    let error = response_order(body(extra), &Context::default(), None).expect_err(&extra.to_string());
     assert_eq!(error.param.as_deref(), Some(param), "{extra}: {error}");
     assert!(matches!(error.code.status(), 400 | 501), "{extra}: {error}");
     assert!(error.message.contains(param.split('[').next().unwrap()), "{extra}: {error}");
@@ -172,13 +172,13 @@ fn a_conversation_goes_on_and_items_stand_for_others() {
         Context { past: past.to_vec(), referenced }
     };
     let output = json!({"input": [{"type": "function_call_output", "call_id": "c1", "output": "one"}]});
-    let order = response_order(body(&output), context(&past), None).unwrap();
+    let order = response_order(body(&output), &context(&past), None).unwrap();
     assert_eq!(order.request.order.messages.unwrap().len(), 3);
     assert_eq!(order.input.len(), 1, "only the request's own items are kept with it");
     let reference = json!({"input": [{"type": "item_reference", "id": past[0].id()}]});
     assert_eq!(references(body(&reference).input.as_ref()), [past[0].id()]);
     let known = Context { past: Vec::new(), ..context(&past) };
-    let order = response_order(body(&reference), known, None).unwrap();
+    let order = response_order(body(&reference), &known, None).unwrap();
     assert_eq!(order.input, past[..1]);
 }
 
