@@ -15,7 +15,7 @@ PACKAGES := $(PROGRAMS:%=--package %)
 DEBUG := $(CARGO_TARGET_DIR)/debug
 RELEASE := $(CARGO_TARGET_DIR)/release
 
-REQUIREMENTS := compat-tests/requirements.txt
+REQUIREMENTS := compat-tests/python/requirements.txt
 # A changed list of requirements makes a new environment beside the old one.
 VENV := $(TEST_CACHE)/venv-$(shell sha256sum $(REQUIREMENTS) | cut -c 1-12)
 MODELS := $(TEST_CACHE)/models
