@@ -15,9 +15,11 @@ PACKAGES := $(PROGRAMS:%=--package %)
 DEBUG := $(CARGO_TARGET_DIR)/debug
 RELEASE := $(CARGO_TARGET_DIR)/release
 
-REQUIREMENTS := compat-tests/requirements.txt
+REQUIREMENTS := compat-tests/python/requirements.txt
 # A changed list of requirements makes a new environment beside the old one.
 VENV := $(TEST_CACHE)/venv-$(shell sha256sum $(REQUIREMENTS) | cut -c 1-12)
+NODE_PACKAGES := compat-tests/node/package-lock.json
+NODE_CACHE := $(TEST_CACHE)/node-$(shell sha256sum $(NODE_PACKAGES) | cut -c 1-12)
 MODELS := $(TEST_CACHE)/models
 MINILM := $(MODELS)/all-minilm-l6-v2/model.safetensors
 MODEL_FILES := $(MODELS)/smollm2-135m-instruct.gguf $(MODELS)/gemma-3-270m.gguf $(MINILM)
@@ -25,7 +27,7 @@ MODEL_FILES := $(MODELS)/smollm2-135m-instruct.gguf $(MODELS)/gemma-3-270m.gguf 
 # What the tests read from their environment.
 TEST_ENVIRONMENT = RBEE_TEST_MODELS=$(MODELS) RBEE_BIN_DIR=$(DEBUG)
 
-.PHONY: help run test test-rust test-python check fmt-check clippy openapi openapi-check bench fuzz programs models
+.PHONY: help run test test-rust test-python test-node check fmt-check clippy openapi openapi-check bench fuzz programs models
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
@@ -37,13 +39,17 @@ run: ## Build in release and start everything in the foreground; ARGS="--port 0"
 	cargo build --release $(PACKAGES) $(FEATURE_FLAGS)
 	@exec $(RELEASE)/rbee-keeper up $(ARGS)
 
-test: test-rust test-python ## Run all tests; fetches what they need first
+test: test-rust test-python test-node ## Run all tests; fetches what they need first
 
-test-rust: programs $(MODEL_FILES) ## Run the Rust tests
+test-rust: programs $(MODEL_FILES) ## Run the Rust tests, among them those with async-openai
 	$(TEST_ENVIRONMENT) cargo test --workspace
 
-test-python: programs $(MODEL_FILES) $(VENV)/.complete ## Run the official Python SDK against the real programs
+test-python: programs $(MODEL_FILES) $(VENV)/.complete ## Run the official Python SDKs against the real programs
 	cd compat-tests/python && $(TEST_ENVIRONMENT) $(VENV)/bin/python -m pytest $(ARGS)
+
+test-node: programs $(MODEL_FILES) $(NODE_CACHE)/.complete ## Run the official Node.js SDK against the real programs
+	ln -sfn $(NODE_CACHE)/node_modules compat-tests/node/node_modules
+	cd compat-tests/node && $(TEST_ENVIRONMENT) node run.js $(ARGS)
 
 check: fmt-check clippy openapi-check ## Check format, lints and the checked-in OpenAPI documents
 
@@ -97,6 +103,12 @@ $(VENV)/.complete: $(REQUIREMENTS)
 	$(PYTHON) -m venv $(VENV)
 	CMAKE_ARGS="$(LLAMA_CMAKE_ARGS)" $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-cache-dir \
 		--no-binary llama-cpp-python --requirement $(REQUIREMENTS)
+	touch $@
+
+$(NODE_CACHE)/.complete: $(NODE_PACKAGES)
+	mkdir -p $(@D)
+	cp $(addprefix compat-tests/node/,package.json package-lock.json .npmrc) $(@D)
+	npm ci --prefix $(@D)
 	touch $@
 
 # The hive fetches and verifies them, as it does for a user; the links give the tests one folder with plain names.
