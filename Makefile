@@ -27,7 +27,7 @@ MODEL_FILES := $(MODELS)/smollm2-135m-instruct.gguf $(MODELS)/gemma-3-270m.gguf 
 # What the tests read from their environment.
 TEST_ENVIRONMENT = RBEE_TEST_MODELS=$(MODELS) RBEE_BIN_DIR=$(DEBUG)
 
-.PHONY: help run test test-rust test-python test-node check fmt-check clippy openapi openapi-check bench fuzz programs models
+.PHONY: help run test test-rust test-python test-node check fmt-check clippy openapi openapi-check bench fuzz fuzz-api programs models
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
@@ -93,6 +93,9 @@ SECONDS ?= 60
 fuzz: $(MODEL_FILES) ## Throw hostile model files at their readers; SECONDS=600 is the time for each reader
 	RBEE_TEST_MODELS=$(MODELS) RBEE_FUZZ_SECONDS=$(SECONDS) \
 		cargo test $(CHECKED) --package worker-rbee --test fuzz -- --nocapture --test-threads 1
+
+fuzz-api: ## Throw requests of all kinds at a running server; SECONDS=600 is the time for it
+	RBEE_FUZZ_API_SECONDS=$(SECONDS) $(MAKE) --no-print-directory test-python ARGS="test_openapi.py"
 
 programs: ## Build all programs in the dev profile
 	cargo build --workspace --bins

@@ -59,6 +59,8 @@ def running(**settings: str):
         )
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RBEE_")}
         environment |= {"RBEE_HIVE_PORT": "0", "RBEE_HIVE_FIRST_WORKER_PORT": "18001"}
+        # An answer that is found again tells nothing of the way to it.
+        settings = {"CACHE_MB": "0"} | settings
         environment |= {f"RBEE_{name}": value for name, value in settings.items()}
         command = [keeper, "up", "--port", "0", "--data-dir", data_dir, "--json"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True)

@@ -23,12 +23,12 @@ MESSAGES = [{"role": "user", "content": "Name three colours."}]
 def url():
     """A system with all of that set up."""
     with running(
-        RBEE_ALIASES=f"gpt-4o-mini={MODEL},claude-*={MODEL},text-embedding-3-small={EMBEDDING_MODEL},gone=no-such-model",
-        RBEE_DEFAULT_MODEL="gpt-4o-mini",
-        RBEE_CORS_ORIGINS=ORIGIN,
-        RBEE_CACHE_MB="16",
-    ) as url:
-        yield url
+        ALIASES=f"gpt-4o-mini={MODEL},claude-*={MODEL},text-embedding-3-small={EMBEDDING_MODEL},gone=no-such-model",
+        DEFAULT_MODEL="gpt-4o-mini",
+        CORS_ORIGINS=ORIGIN,
+        CACHE_MB="16",
+    ) as system:
+        yield system.url
 
 
 def post(url, path, body, **headers):

@@ -28,8 +28,8 @@ NOT_THERE = ["files", "batches", "images", "audio", "moderations"]
 @pytest.fixture(scope="module")
 def url():
     """A system on which every name is a model's, so that requests come as far as the worker."""
-    with running(RBEE_ALIASES=f"*={MODEL}", RBEE_QUEUE_LIMIT="10000") as url:
-        yield url
+    with running(ALIASES=f"*={MODEL}", QUEUE_LIMIT="10000") as system:
+        yield system.url
 
 
 def test_every_answer_is_as_described(url, tmp_path):
