@@ -29,12 +29,14 @@ def required(name: str) -> Path:
 
 
 @contextmanager
-def running(token: str | None = None):
-    """Everything, started by `rbee-keeper up` on a data directory of its own; yields the queen's URL."""
+def running(token: str | None = None, further: tuple = ()):
+    """Everything, started by `rbee-keeper up` on a data directory of its own; yields the queen's URL. `further` are models
+    besides the usual ones: name, kind and file of each."""
     models = required("RBEE_TEST_MODELS")
     files = [
         (MODEL, "text-gen", models / f"{MODEL}.gguf"),
         (EMBEDDING_MODEL, "embedding", models / EMBEDDING_MODEL / "model.safetensors"),
+        *further,
     ]
     keeper = required("RBEE_BIN_DIR") / "rbee-keeper"
     with tempfile.TemporaryDirectory(prefix="rbee-python-") as folder:
