@@ -40,12 +40,14 @@ class System(NamedTuple):
 
 
 @contextmanager
-def running(**settings: str):
-    """Everything, started by `rbee-keeper up` on a data directory of its own with these RBEE_ settings."""
+def running(further: tuple = (), **settings: str):
+    """Everything, started by `rbee-keeper up` on a data directory of its own with these RBEE_ settings. `further` are models
+    besides the usual ones: name, kind and file of each."""
     models = required("RBEE_TEST_MODELS")
     files = [
         (MODEL, "text-gen", models / f"{MODEL}.gguf"),
         (EMBEDDING_MODEL, "embedding", models / EMBEDDING_MODEL / "model.safetensors"),
+        *further,
     ]
     keeper = required("RBEE_BIN_DIR") / "rbee-keeper"
     with tempfile.TemporaryDirectory(prefix="rbee-python-") as folder:
