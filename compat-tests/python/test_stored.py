@@ -142,21 +142,22 @@ def test_on_the_wire_it_is_what_the_sdks_types_say(url, keep):
 
 
 def test_what_is_kept_outlives_the_queen_for_its_owner_alone(tmp_path):
-    with running(TOKEN, tmp_path) as url, make_client(url, api_key=TOKEN) as client:
+    with running(data_dir=tmp_path, TOKEN=TOKEN) as system, make_client(system.url, api_key=TOKEN) as client:
         completion = client.chat.completions.create(
             model=MODEL, messages=[{"role": "user", "content": "Hi"}], max_tokens=4, store=True, timeout=120
         )
         first = client.responses.create(model=MODEL, input="My name is Ada.", max_output_tokens=8)
     for file in tmp_path.glob("queen.db*"):
         assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
-    with running(TOKEN, tmp_path) as url, make_client(url, api_key=TOKEN) as client:
+    with running(data_dir=tmp_path, TOKEN=TOKEN) as system, make_client(system.url, api_key=TOKEN) as client:
         assert client.chat.completions.retrieve(completion.id) == completion
         assert client.responses.retrieve(first.id) == first
         second = client.responses.create(
             model=MODEL, input="What is my name?", previous_response_id=first.id, max_output_tokens=8, timeout=120
         )
         assert second.usage.input_tokens > first.usage.input_tokens + 8
-    with running("another-token", tmp_path) as url, make_client(url, api_key="another-token") as client:
+    other = "a-token-of-another"
+    with running(data_dir=tmp_path, TOKEN=other) as system, make_client(system.url, api_key=other) as client:
         with pytest.raises(openai.NotFoundError):
             client.chat.completions.retrieve(completion.id)
         with pytest.raises(openai.NotFoundError):
