@@ -14,8 +14,20 @@ from typing import Literal, NamedTuple, Optional
 
 import httpx2
 from openai.types import Completion, CompletionChoice, CreateEmbeddingResponse, Model
-from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.chat import (
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChatCompletionDeleted,
+    ChatCompletionStoreMessage,
+)
 from openai.types.completion_choice import Logprobs
+from openai.types.responses import (
+    InputTokenCountResponse,
+    Response,
+    ResponseFunctionCallArgumentsDoneEvent,
+    ResponseItemList,
+    ResponseStreamEvent,
+)
 from openai.types.shared import ErrorObject
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -54,26 +66,67 @@ class StreamedCompletion(Completion):
     choices: list[StreamedChoice]
 
 
+class Page(BaseModel):
+    object: Literal["list"]
+    first_id: Optional[str]
+    last_id: Optional[str]
+    has_more: bool
+
+
+class CompletionPage(Page):
+    data: list[ChatCompletion]
+
+
+# The SDK's type is that of an answer; what is listed are the messages that were answered.
+class StoredMessage(ChatCompletionStoreMessage):
+    role: str
+    name: Optional[str] = None
+    tool_call_id: Optional[str] = None
+
+
+class MessagePage(Page):
+    data: list[StoredMessage]
+
+
+class ResponseDeleted(BaseModel):
+    id: str
+    object: Literal["response"]
+    deleted: Literal[True]
+
+
 class Answer(NamedTuple):
     """What an endpoint says, whole and as a stream's frame."""
 
     whole: type[BaseModel]
-    frame: type[BaseModel] | None = None
+    frame: object = None
 
 
 ANSWERS = {
-    r"/chat/completions": Answer(ChatCompletion, ChatCompletionChunk),
-    r"/completions": Answer(WholeCompletion, StreamedCompletion),
-    r"/embeddings": Answer(CreateEmbeddingResponse),
-    r"/models": Answer(ModelList),
-    r"/models/[^/]+": Answer(Model),
+    r"POST /chat/completions": Answer(ChatCompletion, ChatCompletionChunk),
+    r"GET /chat/completions": Answer(CompletionPage),
+    r"(GET|POST) /chat/completions/[^/]+": Answer(ChatCompletion),
+    r"DELETE /chat/completions/[^/]+": Answer(ChatCompletionDeleted),
+    r"GET /chat/completions/[^/]+/messages": Answer(MessagePage),
+    r"POST /completions": Answer(WholeCompletion, StreamedCompletion),
+    r"POST /embeddings": Answer(CreateEmbeddingResponse),
+    r"GET /models": Answer(ModelList),
+    r"GET /models/[^/]+": Answer(Model),
+    r"POST /responses": Answer(Response, ResponseStreamEvent),
+    r"POST /responses/input_tokens": Answer(InputTokenCountResponse),
+    r"GET /responses/[^/]+": Answer(Response),
+    r"DELETE /responses/[^/]+": Answer(ResponseDeleted),
+    r"GET /responses/[^/]+/input_items": Answer(ResponseItemList),
 }
 BASE_PATH = re.compile(r"/openai/v1|/openai|/v1")
 
 # What we say beyond the SDK's types, by type. Anything else is a slip of the pen.
 EXTENSIONS = {
+    ChatCompletion: {"metadata"},
     ErrorObject: {"details", "correlation_id", "retriable", "retry_after_ms"},
     Model: {"state", "context_length", "kind", "root"},
+    # OpenAI's own interface says these too.
+    Response: {"store"},
+    ResponseFunctionCallArgumentsDoneEvent: {"name"},
 }
 
 
@@ -117,13 +170,14 @@ def reader(response: httpx2.Response):
     if response.status_code >= 400:
         return WholeReader(what, ErrorEnvelope)
     path = BASE_PATH.sub("", request.url.path, count=1)
-    answers = [answer for pattern, answer in ANSWERS.items() if re.fullmatch(pattern, path)]
+    asked = f"{request.method} {path}"
+    answers = [answer for pattern, answer in ANSWERS.items() if re.fullmatch(pattern, asked)]
     if not answers:
         violations.append(f"{what}: strict.py knows no type for this path")
         return WholeReader(what, BaseModel)
     [answer] = answers
     if response.headers["content-type"].startswith("text/event-stream"):
-        return FrameReader(what, answer.frame)
+        return (EventReader if answer.frame is ResponseStreamEvent else FrameReader)(what, answer.frame)
     return WholeReader(what, answer.whole, is_base64=b'"encoding_format":"base64"' in request.content)
 
 
@@ -189,7 +243,40 @@ class FrameReader:
             violations.append(f"{self.what}: {otherwise}")
 
 
-def check(what: str, type_: type[BaseModel], raw: bytes) -> BaseModel | None:
+class EventReader:
+    """A stream of named events: each has the type of its name, and they are numbered; the last one tells the end."""
+
+    LAST = ("response.completed", "response.incomplete", "response.failed")
+
+    def __init__(self, what: str, type_: object):
+        self.what, self.type = what, type_
+        self.rest, self.count, self.last = b"", 0, ""
+
+    def take(self, chunk: bytes):
+        *frames, self.rest = (self.rest + chunk).split(b"\n\n")
+        for frame in frames:
+            if not frame.startswith(b":"):
+                self.take_frame(frame)
+
+    def take_frame(self, frame: bytes):
+        name, data = frame.split(b"\n")
+        if (event := check(self.what, self.type, data.removeprefix(b"data: "))) is None:
+            return
+        self.expect(name == b"event: " + event.type.encode(), f"{event.type} is called {name!r}")
+        self.expect(event.sequence_number == self.count, f"{event.sequence_number} comes as number {self.count}")
+        self.expect(self.last not in self.LAST, f"{event.type} comes after {self.last}")
+        self.count, self.last = self.count + 1, event.type
+
+    def end(self):
+        self.expect(not self.rest, f"half a frame: {self.rest!r}")
+        self.expect(self.last in self.LAST, f"the last event is {self.last!r}")
+
+    def expect(self, holds: bool, otherwise: str):
+        if not holds:
+            violations.append(f"{self.what}: {otherwise}")
+
+
+def check(what: str, type_: object, raw: bytes) -> BaseModel | None:
     try:
         answer = TypeAdapter(type_).validate_json(raw, strict=True)
     except ValidationError as error:

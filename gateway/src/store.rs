@@ -35,7 +35,7 @@ const READERS: u32 = 4;
 #[derive(Clone)]
 pub struct Store {
     readers: SqlitePool,
-    writes: mpsc::Sender<write::Order>,
+    writes: mpsc::Sender<write::Write>,
 }
 
 /// How long and how much is kept; what is oldest goes first.
@@ -136,8 +136,8 @@ impl Store {
             .await
             .with_context(|| format!("cannot bring the database {} up to date", path.display()))?;
         let readers = SqlitePoolOptions::new().max_connections(READERS).connect_lazy_with(reading);
-        let (writes, orders) = mpsc::channel(QUEUED_WRITES);
-        let writer = Writer::new(connection, orders, bounds).await.with_context(unusable)?;
+        let (writes, waiting) = mpsc::channel(QUEUED_WRITES);
+        let writer = Writer::new(connection, waiting, bounds).await.with_context(unusable)?;
         Ok((Self { readers, writes }, writer))
     }
 }

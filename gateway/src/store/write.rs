@@ -22,7 +22,7 @@ const PRUNED_AT_ONCE: i64 = 256;
 const SQLITE_FULL: &str = "13";
 
 /// A change, and whoever waits for it; the answer tells whether anything changed.
-pub(super) struct Order {
+pub(super) struct Write {
     change: Change,
     done: oneshot::Sender<Result<bool, StoreError>>,
 }
@@ -57,7 +57,7 @@ impl Store {
 
     async fn write(&self, change: Change) -> Result<bool, StoreError> {
         let (done, told) = oneshot::channel();
-        self.writes.send(Order { change, done }).await.map_err(|_| StoreError::Stopped)?;
+        self.writes.send(Write { change, done }).await.map_err(|_| StoreError::Stopped)?;
         told.await.map_err(|_| StoreError::Stopped)?
     }
 }
@@ -65,7 +65,7 @@ impl Store {
 /// The only connection that writes.
 pub struct Writer {
     connection: SqliteConnection,
-    orders: mpsc::Receiver<Order>,
+    writes: mpsc::Receiver<Write>,
     bounds: Bounds,
     kept: Kept,
 }
@@ -80,7 +80,7 @@ struct Kept {
 impl Writer {
     pub(super) async fn new(
         mut connection: SqliteConnection,
-        orders: mpsc::Receiver<Order>,
+        writes: mpsc::Receiver<Write>,
         bounds: Bounds,
     ) -> Result<Self, StoreError> {
         let row = sqlx::query("SELECT COUNT(*), COALESCE(SUM(bytes), 0) FROM objects")
@@ -88,7 +88,7 @@ impl Writer {
             .await?;
         let kept =
             Kept { objects: row.try_get::<i64, _>(0)? as u64, bytes: row.try_get::<i64, _>(1)? as u64 };
-        Ok(Self { connection, orders, bounds, kept })
+        Ok(Self { connection, writes, bounds, kept })
     }
 
     /// Writes until told to stop, and then what is still waiting to be written.
@@ -101,11 +101,11 @@ impl Writer {
         loop {
             tokio::select! {
                 biased;
-                count = self.orders.recv_many(&mut group, GROUP) => match count {
+                count = self.writes.recv_many(&mut group, GROUP) => match count {
                     0 => break,
                     _ => self.commit(&mut group).await,
                 },
-                () = stop.cancelled(), if !self.orders.is_closed() => self.orders.close(),
+                () = stop.cancelled(), if !self.writes.is_closed() => self.writes.close(),
                 _ = hourly.tick() => is_pruning = true,
                 // In small steps, since nobody waits for it.
                 () = std::future::ready(()), if is_pruning => is_pruning = self.prune().await,
@@ -116,18 +116,18 @@ impl Writer {
         }
     }
 
-    async fn commit(&mut self, group: &mut Vec<Order>) {
+    async fn commit(&mut self, group: &mut Vec<Write>) {
         match self.apply(group).await {
             Ok((changed, kept)) => {
                 self.kept = kept;
-                for (order, changed) in group.drain(..).zip(changed) {
-                    let _ = order.done.send(Ok(changed));
+                for (write, changed) in group.drain(..).zip(changed) {
+                    let _ = write.done.send(Ok(changed));
                 }
             }
             Err(error) => {
                 let is_full = is_full(&error);
-                for order in group.drain(..) {
-                    let _ = order.done.send(Err(StoreError::Group(error.to_string(), is_full)));
+                for write in group.drain(..) {
+                    let _ = write.done.send(Err(StoreError::Group(error.to_string(), is_full)));
                 }
             }
         }
@@ -137,13 +137,13 @@ impl Writer {
     }
 
     /// All changes or none, with how much is kept after them.
-    async fn apply(&mut self, group: &[Order]) -> sqlx::Result<(Vec<bool>, Kept)> {
+    async fn apply(&mut self, group: &[Write]) -> sqlx::Result<(Vec<bool>, Kept)> {
         // A transaction that began by reading could not be sure to write.
         let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
         let mut kept = self.kept;
         let mut changed = Vec::with_capacity(group.len());
-        for order in group {
-            changed.push(order.change.apply(&mut transaction, &mut kept).await?);
+        for write in group {
+            changed.push(write.change.apply(&mut transaction, &mut kept).await?);
         }
         transaction.commit().await?;
         Ok((changed, kept))

@@ -84,25 +84,19 @@ pub fn references(input: Option<&Input>) -> Vec<String> {
 
 /// Checks a response's request.
 pub fn response_order(
-    body: ResponseRequest,
+    mut body: ResponseRequest,
     context: &Context,
     timeout: Option<Duration>,
 ) -> Result<ResponseOrder, ApiError> {
     refuse_what_is_not_there(&body)?;
     metadata(body.metadata.as_ref())?;
-    within("top_logprobs", body.top_logprobs, 0..=TOP_LOGPROBS_MAX)?;
-    let includes = body.include.unwrap_or_default();
-    check_includes(&includes)?;
-    let wants_logprobs = includes.iter().any(|name| name == LOGPROBS) || body.top_logprobs > Some(0);
-    let tools = with_strictness(body.tools.unwrap_or_default())?;
+    let tools = with_strictness(body.tools.take().unwrap_or_default())?;
     let (offered, tool_choice) =
         offered_tools(tools.iter().map(nested_tool).collect(), body.tool_choice.as_ref().map(nested_choice))
             .map_err(flat)?;
-    let reasoning = reasoning(body.reasoning.unwrap_or_default())?;
-    let text = body.text.unwrap_or_default();
-    check_verbosity(text.verbosity.as_deref())?;
-    let format = text.format.unwrap_or_else(TextFormat::plain);
-    let input = body.input.ok_or_else(|| ApiError::invalid("input", "'input' is required."))?;
+    let reasoning = reasoning(body.reasoning.take().unwrap_or_default())?;
+    let text = text(body.text.take().unwrap_or_default())?;
+    let input = body.input.take().ok_or_else(|| ApiError::invalid("input", "'input' is required."))?;
     let input = items::checked(input, context)?;
     let conversation = context.past.iter().chain(&input);
     let messages = items::messages(body.instructions.as_deref(), conversation, reasoning.context.as_deref());
@@ -111,8 +105,8 @@ pub fn response_order(
         max_tokens: body.max_output_tokens,
         temperature: body.temperature,
         top_p: body.top_p,
-        logprobs: wants_logprobs.then(|| body.top_logprobs.unwrap_or(0)),
-        constraint: constraint_of(&format)?,
+        logprobs: logprobs(&body)?,
+        constraint: text.format.as_ref().map(constraint_of).transpose()?.flatten(),
         tools: offered,
         tool_choice,
         parallel_tool_calls: body.parallel_tool_calls,
@@ -121,14 +115,19 @@ pub fn response_order(
         ..ExecuteRequest::default()
     };
     let request = InferenceRequest {
-        model: body.model.unwrap_or_default(),
+        model: body.model.take().unwrap_or_default(),
         order: checked(order)?,
         names: NAMES,
         priority: Priority::Interactive,
         node: None,
         deadline: timeout.map(|timeout| Instant::now() + timeout),
     };
-    let draft = Response {
+    Ok(ResponseOrder { request, draft: draft(body, tools, reasoning, text), input })
+}
+
+/// The answer as far as it repeats what was asked for.
+fn draft(body: ResponseRequest, tools: Vec<Tool>, reasoning: Reasoning, text: TextConfig) -> Response {
+    Response {
         id: String::new(),
         object: "response".to_owned(),
         created_at: 0,
@@ -150,7 +149,7 @@ pub fn response_order(
         store: body.store.unwrap_or(true),
         background: false,
         temperature: body.temperature.unwrap_or(1.0),
-        text: TextConfig { format: Some(format), verbosity: text.verbosity },
+        text,
         tool_choice: body.tool_choice.unwrap_or_else(|| ToolChoice::Mode("auto".to_owned())),
         tools,
         top_logprobs: body.top_logprobs.unwrap_or(0),
@@ -159,8 +158,7 @@ pub fn response_order(
         usage: None,
         user: body.user,
         metadata: body.metadata.unwrap_or_default(),
-    };
-    Ok(ResponseOrder { request, draft, input })
+    }
 }
 
 /// Every known field that would change the answer is honoured or refused by name; none is silently ignored.
@@ -190,6 +188,15 @@ fn refuse_what_is_not_there(body: &ResponseRequest) -> Result<(), ApiError> {
         ("context_management", is_given(&body.context_management), "the compaction of conversations"),
         ("personality", body.personality.is_some(), "personalities"),
     ])
+}
+
+/// How many of the likeliest tokens are told beside each; none if log probabilities are not asked for.
+fn logprobs(body: &ResponseRequest) -> Result<Option<u32>, ApiError> {
+    within("top_logprobs", body.top_logprobs, 0..=TOP_LOGPROBS_MAX)?;
+    let includes = body.include.as_deref().unwrap_or_default();
+    check_includes(includes)?;
+    let is_wanted = includes.iter().any(|name| name == LOGPROBS) || body.top_logprobs > Some(0);
+    Ok(is_wanted.then(|| body.top_logprobs.unwrap_or(0)))
 }
 
 /// Whether all that is to be included can be.
@@ -277,11 +284,12 @@ fn constraint_of(format: &TextFormat) -> Result<Option<Constraint>, ApiError> {
     constraint(format).map_err(flat)
 }
 
-fn check_verbosity(verbosity: Option<&str>) -> Result<(), ApiError> {
-    match verbosity {
-        None | Some("low" | "medium" | "high") => Ok(()),
-        Some(_) => Err(ApiError::invalid("text.verbosity", "'text.verbosity' must be low, medium or high.")),
+/// What the text must be; its format is said.
+fn text(text: TextConfig) -> Result<TextConfig, ApiError> {
+    if !matches!(text.verbosity.as_deref(), None | Some("low" | "medium" | "high")) {
+        return Err(ApiError::invalid("text.verbosity", "'text.verbosity' must be low, medium or high."));
     }
+    Ok(TextConfig { format: Some(text.format.unwrap_or_else(TextFormat::plain)), ..text })
 }
 
 fn reasoning(reasoning: Reasoning) -> Result<Reasoning, ApiError> {
