@@ -1,10 +1,12 @@
 //! The door: every route of the queen.
 
+mod anthropic;
 mod docs;
 mod health;
 mod middleware;
 mod models;
 mod openai;
+mod stream;
 mod tasks;
 mod workers;
 
@@ -37,7 +39,7 @@ type Routes = OpenApiRouter<Arc<Queen>>;
 /// Bodies may be this large.
 const BODY_LIMIT_BYTES: usize = 32 * 1024 * 1024;
 
-/// OpenAI's surface, wherever it is mounted.
+/// OpenAI's surface and Anthropic's, wherever they are mounted.
 fn openai_routes() -> Routes {
     OpenApiRouter::new()
         .routes(routes!(openai::chat::create))
@@ -46,6 +48,7 @@ fn openai_routes() -> Routes {
         .routes(routes!(openai::rerank::create))
         .routes(routes!(openai::models::list))
         .routes(routes!(openai::models::retrieve))
+        .routes(routes!(anthropic::messages::create))
 }
 
 /// rbee's own surface.
@@ -75,5 +78,5 @@ pub fn router(queen: Arc<Queen>, token: Option<Token>) -> Router {
     let guarded = guarded.layer(axum::middleware::from_fn_with_state(Door::new(token), require_token));
     let (open, _) = OpenApiRouter::new().routes(routes!(health::health)).split_for_parts();
     let router = guarded.merge(open).merge(docs::routes()).with_state(queen);
-    daemon::http::with_manners(middleware::layers(router), BODY_LIMIT_BYTES)
+    anthropic::in_its_words(daemon::http::with_manners(middleware::layers(router), BODY_LIMIT_BYTES))
 }

@@ -20,9 +20,12 @@ use crate::scheduler::{Demand, Scheduler};
 pub use collect::{Completed, Parts, collect};
 pub use names::ModelNames;
 pub use relay::{
-    ChatWriter, CompletionWriter, FrameWriter, Head, best_choices, chat_completion, comment, completion,
+    ChatWriter, CompletionWriter, FrameWriter, Head, MessageHead, MessageWriter, best_choices,
+    chat_completion, comment, completion, message,
 };
-pub use request::{InferenceRequest, chat_request, completion_order, task_request};
+pub use request::{
+    InferenceRequest, Thoughts, chat_request, completion_order, message_order, message_prompt, task_request,
+};
 pub use run::Run;
 pub use vectors::Asked;
 

@@ -55,7 +55,9 @@ async fn correlate(mut request: Request, next: Next) -> Response {
         // The headers already set (Allow, say) stay; the body is written anew with the id in it.
         error.correlation_id = Some(id.clone());
         let kept = std::mem::take(response.headers_mut());
-        response = render(error);
+        response = render(error.clone());
+        // For a layer around this one, which may have to say it in other words.
+        response.extensions_mut().insert(error);
         for (name, value) in kept.iter().filter(|(name, _)| *name != "content-length") {
             response.headers_mut().insert(name.clone(), value.clone());
         }

@@ -5,7 +5,6 @@ pub(super) mod completions;
 pub(super) mod embeddings;
 pub(super) mod models;
 pub(super) mod rerank;
-mod stream;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -31,7 +30,7 @@ fn now_seconds() -> i64 {
 }
 
 /// How long the caller will wait, if the request tells.
-fn request_timeout(headers: &HeaderMap) -> Result<Option<Duration>, ApiError> {
+pub(super) fn request_timeout(headers: &HeaderMap) -> Result<Option<Duration>, ApiError> {
     let Some(value) = headers.get("x-request-timeout-ms") else { return Ok(None) };
     let milliseconds = value.to_str().ok().and_then(|text| text.trim().parse().ok());
     milliseconds.map(|ms| Some(Duration::from_millis(ms))).ok_or_else(|| {

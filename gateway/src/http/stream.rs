@@ -1,4 +1,4 @@
-//! Answers as server-sent events in OpenAI's manner.
+//! Answers of models as server-sent events.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::inference::{FrameWriter, Run, comment};
 
 /// A stream's head waits this long for the worker, so that a refusal can still be an HTTP status.
 const HEAD_WAITS: Duration = Duration::from_secs(2);
-/// A silent stream gets a comment this often.
+/// A silent stream shows this often that it lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// The events of a run. Dropping the stream cancels the run.
@@ -34,7 +34,7 @@ where
         let (mut events, mut writer) = state?;
         let event = match timeout(KEEP_ALIVE, events.next()).await {
             Ok(event) => event?,
-            Err(_) => return Some((comment("keep-alive"), Some((events, writer)))),
+            Err(_) => return Some((writer.keep_alive(), Some((events, writer)))),
         };
         let frames = writer.write(event.0, &event.1);
         match event.1 {

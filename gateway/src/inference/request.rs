@@ -3,6 +3,7 @@
 
 mod chat;
 mod completion;
+mod messages;
 mod task;
 mod tools;
 
@@ -19,6 +20,7 @@ use crate::hives::NodeName;
 
 pub use chat::chat_request;
 pub use completion::completion_order;
+pub use messages::{Thoughts, message_order, message_prompt};
 pub use task::task_request;
 
 /// A request for text, checked.
@@ -38,7 +40,8 @@ pub struct InferenceRequest {
     pub deadline: Option<Instant>,
 }
 
-/// Pairs of a worker's name of a field and the caller's. A worker's name stands for all fields whose names begin with it.
+/// Pairs of a worker's name of a field and the caller's. A worker's name stands for all fields whose names begin with it;
+/// one that begins with `]` stands for that part of a name.
 pub type CallersNames = &'static [(&'static str, &'static str)];
 
 impl InferenceRequest {
@@ -49,21 +52,24 @@ impl InferenceRequest {
 
     /// A worker's refusal with the field as the caller knows it.
     pub fn in_callers_words(&self, error: ApiError) -> ApiError {
-        let Some(param) = &error.param else { return error };
-        let renamed = self.names.iter().find_map(|(ours, callers)| {
-            let rest = param.strip_prefix(ours)?;
-            // Whole names only: a digit or a letter would make another name of it.
-            let is_whole = !ours.ends_with(|sign: char| sign.is_ascii_alphanumeric())
-                || !rest.starts_with(|sign: char| sign.is_ascii_alphanumeric() || sign == '_');
-            is_whole.then(|| format!("{callers}{rest}"))
-        });
-        let Some(renamed) = renamed.map(|renamed| renamed.replace("].parameters", "].function.parameters"))
-        else {
-            return error;
-        };
-        let message = error.message.replace(&format!("'{param}'"), &format!("'{renamed}'"));
-        ApiError { message, ..error }.with_param(renamed)
+        in_words_of(self.names, error)
     }
+}
+
+fn in_words_of(names: CallersNames, error: ApiError) -> ApiError {
+    let Some(param) = &error.param else { return error };
+    let renamed = names.iter().find_map(|(ours, callers)| {
+        if ours.starts_with(']') {
+            return param.contains(ours).then(|| param.replacen(ours, callers, 1));
+        }
+        let rest = param.strip_prefix(ours)?;
+        // Whole names only: a digit or a letter would make another name of it.
+        let is_whole = !rest.starts_with(|sign: char| sign.is_ascii_alphanumeric() || sign == '_');
+        is_whole.then(|| format!("{callers}{rest}"))
+    });
+    let Some(renamed) = renamed else { return error };
+    let message = error.message.replace(&format!("'{param}'"), &format!("'{renamed}'"));
+    ApiError { message, ..error }.with_param(renamed)
 }
 
 /// Choices of one request at most, as in OpenAI's interface.

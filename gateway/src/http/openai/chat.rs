@@ -9,7 +9,7 @@ use protocol::ErrorEnvelope;
 use protocol::openai::chat::{ChatCompletion, ChatCompletionRequest};
 
 use super::super::State;
-use super::stream::{events, streamed};
+use super::super::stream::{events, streamed};
 use super::{new_head, request_timeout};
 use crate::inference::{ChatWriter, chat_completion, chat_request, collect};
 

@@ -10,7 +10,7 @@ use protocol::ErrorEnvelope;
 use protocol::openai::completions::{Completion, CompletionRequest};
 
 use super::super::State;
-use super::stream::{events, streamed};
+use super::super::stream::{events, streamed};
 use super::{new_head, request_timeout};
 use crate::inference::{CompletionWriter, best_choices, collect, completion, completion_order};
 
