@@ -60,7 +60,8 @@ impl Caller {
     fn of(token: Option<&Token>) -> Self {
         let Some(token) = token else { return Self("anyone".into()) };
         let digest = Sha256::digest(token.expose());
-        Self(digest[..8].iter().map(|byte| format!("{byte:02x}")).collect::<String>().into())
+        let first = digest.iter().take(8).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+        Self(format!("{first:016x}").into())
     }
 
     /// The name that what the caller owns is kept under.

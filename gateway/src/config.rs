@@ -32,7 +32,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve until told to stop
-    Daemon(DaemonArgs),
+    Daemon(Box<DaemonArgs>),
     /// Print the OpenAPI document
     Openapi,
 }
@@ -79,6 +79,16 @@ pub struct DaemonArgs {
     /// Seconds that running requests get to end after the queen is told to stop [default: 3]
     #[arg(long, env = "RBEE_DRAIN_SECONDS", value_name = "SECONDS")]
     pub drain_seconds: Option<u64>,
+    /// MiB of answers that are kept for requests which would be answered the same, and as much for embeddings; 0 for none
+    /// [default: 64]
+    #[arg(long, env = "RBEE_CACHE_MB", value_name = "MIB")]
+    pub cache_mb: Option<u64>,
+    /// Seconds from a request's head to its body's end [default: 60]
+    #[arg(long, env = "RBEE_BODY_TIMEOUT_SECONDS", value_name = "SECONDS")]
+    pub body_timeout_seconds: Option<u64>,
+    /// Origin whose web pages may use this server, or * for all; may be given several times [default: none]
+    #[arg(long = "cors-origin", env = "RBEE_CORS_ORIGINS", value_name = "ORIGIN", value_delimiter = ',')]
+    pub cors_origins: Vec<String>,
     /// Stop when standard input closes, as it does when the parent process ends
     #[arg(long)]
     pub exit_with_parent: bool,
@@ -113,6 +123,9 @@ struct Section {
     queue_limit: Option<usize>,
     cold_start_seconds: Option<u64>,
     drain_seconds: Option<u64>,
+    cache_mb: Option<u64>,
+    body_timeout_seconds: Option<u64>,
+    cors_origins: Vec<String>,
     log_level: Option<String>,
 }
 
@@ -145,6 +158,9 @@ pub struct Settings {
     pub queue_limit: usize,
     pub cold_start_wait: Duration,
     pub drain_grace: Duration,
+    pub cache_bytes: u64,
+    pub body_within: Duration,
+    pub cors_origins: Vec<String>,
     pub parent: Parent,
 }
 
@@ -180,6 +196,9 @@ impl Settings {
             queue_limit: args.queue_limit.or(section.queue_limit).unwrap_or(1024),
             cold_start_wait: seconds(args.cold_start_seconds, section.cold_start_seconds, 60),
             drain_grace: seconds(args.drain_seconds, section.drain_seconds, 3),
+            cache_bytes: args.cache_mb.or(section.cache_mb).unwrap_or(64) << 20,
+            body_within: seconds(args.body_timeout_seconds, section.body_timeout_seconds, 60),
+            cors_origins: if args.cors_origins.is_empty() { section.cors_origins } else { args.cors_origins },
             parent: if args.exit_with_parent { Parent::HoldsStdin } else { Parent::None },
         })
     }

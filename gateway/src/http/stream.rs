@@ -11,17 +11,12 @@ use futures::{Stream, StreamExt, stream};
 use protocol::{ApiError, TaskEvent};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::inference::{FrameWriter, Run, comment};
+use crate::inference::{FrameWriter, comment};
 
 /// A stream's head waits this long for the worker, so that a refusal can still be an HTTP status.
 const HEAD_WAITS: Duration = Duration::from_secs(2);
 /// A silent stream shows this often that it lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
-
-/// The events of a run. Dropping the stream cancels the run.
-pub(super) fn events(run: Run) -> impl Stream<Item = TaskEvent> + Send {
-    stream::unfold(run, async |mut run| run.next().await.map(|event| (event, run)))
-}
 
 /// Answers with all that a writer makes of the events of runs, each with its run's number.
 pub(super) async fn streamed<S, W>(mut events: S, mut writer: W) -> Result<Response, ApiError>
@@ -30,21 +25,26 @@ where
     W: FrameWriter,
 {
     let first = first_frames(&mut events, &mut writer).await?;
-    let rest = stream::unfold(Some((events, writer)), async |state| {
-        let (mut events, mut writer) = state?;
+    let alive = writer.keep_alive();
+    let rest = stream::unfold(Some((events, writer, alive)), async |state| {
+        let (mut events, mut writer, mut silence) = state?;
         let event = match timeout(KEEP_ALIVE, events.next()).await {
             Ok(event) => event?,
-            Err(_) => return Some((writer.keep_alive(), Some((events, writer)))),
+            Err(_) => return Some((silence.clone(), Some((events, writer, silence)))),
         };
         let frames = writer.write(event.0, &event.1);
         match event.1 {
             // An error that can no longer be a status is logged here; one that can is logged with the status.
             TaskEvent::Error(envelope) => {
                 tracing::warn!(error = %envelope.error, "a stream ended with an error");
-                Some((frames, None))
+                return Some((frames, None));
             }
-            _ => Some((frames, Some((events, writer)))),
+            // Who waits on is told the place again.
+            TaskEvent::Queued(_) | TaskEvent::Narration(_) => silence = frames.clone(),
+            TaskEvent::Started(_) => silence = writer.keep_alive(),
+            _ => {}
         }
+        Some((frames, Some((events, writer, silence))))
     });
     let frames = stream::iter([first]).chain(rest).map(Ok::<_, Infallible>);
     let head = [

@@ -5,6 +5,7 @@ mod chat;
 mod completion;
 mod messages;
 mod task;
+mod tokens;
 mod tools;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ pub use chat::chat_request;
 pub use completion::completion_order;
 pub use messages::{Thoughts, message_order, message_prompt};
 pub use task::task_request;
+pub use tokens::{tokenize_order, tokenize_refusal};
 
 /// A request for text, checked.
 #[derive(Debug, Clone)]
@@ -45,6 +47,11 @@ pub struct InferenceRequest {
 pub type CallersNames = &'static [(&'static str, &'static str)];
 
 impl InferenceRequest {
+    /// Answers that it asks for.
+    pub fn choices(&self) -> u32 {
+        self.order.n.unwrap_or(1)
+    }
+
     /// The order to a worker.
     pub fn to_execute(&self, request_id: &str) -> ExecuteRequest {
         ExecuteRequest { request_id: Some(request_id.to_owned()), ..self.order.clone() }

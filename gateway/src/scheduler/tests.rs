@@ -66,7 +66,7 @@ impl Bench {
 
     fn acquire(&mut self, priority: Priority, fleet: &Fleet) -> Result<Ticket, ApiError> {
         let (reply, mut answer) = oneshot::channel();
-        let demand = Demand { model: "m".into(), priority, node: None };
+        let demand = Demand { model: "m".into(), priority, node: None, deadline: None };
         self.queue.take(Command::Acquire { demand, reply }, fleet);
         answer.try_recv().unwrap()
     }

@@ -147,23 +147,28 @@ impl TryFrom<ExecuteRequest> for GenerationRequest {
 impl GenerationRequest {
     /// Checks what needs a vocabulary: that each token named is one of its `size`.
     pub fn check_vocabulary(&self, size: usize) -> Result<(), ApiError> {
-        let refused = |param: String, token: u32| {
-            let message = format!(
-                "'{param}' must be tokens of this model, 0 to {}; {token} is none.",
-                size.saturating_sub(1)
-            );
-            Err(ApiError::invalid(param, message))
-        };
-        if let Input::Tokens(tokens) = &self.input
-            && let Some(index) = tokens.iter().position(|token| *token as usize >= size)
-        {
-            return refused(format!("prompt_tokens[{index}]"), tokens[index]);
+        if let Input::Tokens(tokens) = &self.input {
+            check_tokens("prompt_tokens", tokens, size)?;
         }
         match self.sampling.logit_bias.iter().find(|(token, _)| *token as usize >= size) {
-            Some((token, _)) => refused("logit_bias".to_owned(), *token),
+            Some((token, _)) => Err(no_token("logit_bias".to_owned(), *token, size)),
             None => Ok(()),
         }
     }
+}
+
+/// Checks that each of these tokens is one of a vocabulary's `size`; `field` is where they came in.
+pub fn check_tokens(field: &str, tokens: &[u32], size: usize) -> Result<(), ApiError> {
+    match tokens.iter().position(|token| *token as usize >= size) {
+        Some(index) => Err(no_token(format!("{field}[{index}]"), tokens[index], size)),
+        None => Ok(()),
+    }
+}
+
+fn no_token(param: String, token: u32, size: usize) -> ApiError {
+    let last = size.saturating_sub(1);
+    let message = format!("'{param}' must be tokens of this model, 0 to {last}; {token} is none.");
+    ApiError::invalid(param, message)
 }
 
 fn input(wire: &mut ExecuteRequest) -> Result<Input, ApiError> {

@@ -30,6 +30,14 @@ pub enum ControlTokens {
     Plain,
 }
 
+/// Whether the tokens that a model's prompts begin and end with are put around a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Ends {
+    Added,
+    LeftOut,
+}
+
 /// A model's tokenizer.
 #[derive(Debug)]
 pub struct Tokenizer {
@@ -91,8 +99,11 @@ impl Tokenizer {
 
     /// The tokens of a whole prompt, in which control tokens are understood. A first token that the text already
     /// spells is not doubled.
-    pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>, String> {
+    pub fn encode_prompt(&self, text: &str, ends: Ends) -> Result<Vec<u32>, String> {
         let mut ids = self.encode(text, ControlTokens::Parse)?;
+        if ends == Ends::LeftOut {
+            return Ok(ids);
+        }
         if let Some(leading) = self.vocabulary.leading()
             && ids.first() != Some(&leading)
         {
@@ -100,6 +111,33 @@ impl Tokenizer {
         }
         ids.extend(self.vocabulary.trailing());
         Ok(ids)
+    }
+
+    /// The text that makes these tokens: control tokens go by their names, and the spaces that were put before texts are
+    /// gone. What is no code point shows as U+FFFD.
+    pub fn decode(&self, tokens: &[u32]) -> String {
+        let has_prefixes =
+            matches!(self.algorithm, Algorithm::SentencePiece) && self.vocabulary.adds_space_prefix();
+        let mut bytes = Vec::with_capacity(tokens.len() * 4);
+        let mut after_special = true;
+        for token in tokens {
+            let start = bytes.len();
+            let is_special = match self.vocabulary.kind(*token) {
+                Some(TokenKind::Control | TokenKind::Unknown) => {
+                    self.vocabulary.append_spelling(*token, &mut bytes);
+                    true
+                }
+                kind => {
+                    self.vocabulary.append_bytes(*token, &mut bytes);
+                    kind == Some(TokenKind::UserDefined)
+                }
+            };
+            if has_prefixes && after_special && !is_special && bytes.get(start) == Some(&b' ') {
+                bytes.remove(start);
+            }
+            after_special = is_special;
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     fn encode_text(&self, text: &str, after_special: bool, ids: &mut Vec<u32>) -> Result<(), String> {
@@ -269,6 +307,7 @@ mod tests {
         assert_eq!(tokenizer.encode("<|x|>b<|", ControlTokens::Parse).unwrap(), [258, 98, 259]);
         let plain = tokenizer.encode("<|x|>::", ControlTokens::Plain).unwrap();
         assert_eq!(plain, [60, 124, 120, 124, 62, 260]);
+        assert_eq!(tokenizer.decode(&[258, 98, 259, 260, 257]), "<|x|>b<|:: a");
     }
 
     #[test]
@@ -305,7 +344,14 @@ mod tests {
         // A space goes before, "ba" is preferred to "ab", é has no token.
         assert_eq!(tokenizer.encode("abab", ControlTokens::Plain).unwrap(), [2, 3, 7, 4]);
         assert_eq!(tokenizer.encode("abé", ControlTokens::Plain).unwrap(), [6, 8, 9]);
-        assert_eq!(tokenizer.encode_prompt("ab").unwrap(), [1, 6]);
-        assert_eq!(tokenizer.encode_prompt("<s>ab").unwrap(), [1, 6]);
+        assert_eq!(tokenizer.encode_prompt("ab", Ends::Added).unwrap(), [1, 6]);
+        assert_eq!(tokenizer.encode_prompt("<s>ab", Ends::Added).unwrap(), [1, 6]);
+        assert_eq!(tokenizer.encode_prompt("ab", Ends::LeftOut).unwrap(), [6]);
+        // The space that encoding put there is none of the text's.
+        for text in ["abab", "abé", "ab ba", " ab", "<s>ab<s> a"] {
+            let tokens = tokenizer.encode_prompt(text, Ends::LeftOut).unwrap();
+            assert_eq!(tokenizer.decode(&tokens), text, "{tokens:?}");
+        }
+        assert_eq!(tokenizer.decode(&[6, 8]), "ab\u{fffd}");
     }
 }

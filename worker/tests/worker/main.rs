@@ -23,3 +23,4 @@ mod process;
 mod refusals;
 mod sampling;
 mod tiny_model;
+mod tokens;

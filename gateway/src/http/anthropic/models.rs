@@ -1,7 +1,6 @@
 //! Models as Anthropic's SDKs list them.
 
 use std::collections::HashMap;
-use std::time::{Duration, UNIX_EPOCH};
 
 use protocol::ApiError;
 use protocol::anthropic::{ModelInfo, ModelPage};
@@ -41,12 +40,11 @@ pub(in crate::http) fn page(
 
 /// One model.
 pub(in crate::http) fn info(model: &Model) -> ModelInfo {
-    let created = UNIX_EPOCH + Duration::from_secs(model.created.try_into().unwrap_or(0));
     ModelInfo {
         id: model.id.clone(),
         kind: "model",
         display_name: model.id.clone(),
-        created_at: humantime::format_rfc3339_seconds(created).to_string(),
+        created_at: jiff::Timestamp::from_second(model.created).unwrap_or_default().to_string(),
         lifecycle: "active",
         max_input_tokens: model.context_length,
         max_tokens: model.context_length,

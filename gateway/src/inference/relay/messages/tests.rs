@@ -87,16 +87,28 @@ fn a_stream_has_blocks_between_its_start_and_its_end() {
          start input_json_delta input_json_delta stop start stop message_delta message_stop"
     );
     let message = &frames[0]["message"];
-    assert_eq!((&message["id"], &message["content"], &message["stop_reason"]), (&json!("msg_1"), &json!([]), &Value::Null));
-    assert_eq!((&message["usage"]["input_tokens"], &message["usage"]["output_tokens"]), (&json!(10), &json!(0)));
+    assert_eq!(
+        (&message["id"], &message["content"], &message["stop_reason"]),
+        (&json!("msg_1"), &json!([]), &Value::Null)
+    );
+    assert_eq!(
+        (&message["usage"]["input_tokens"], &message["usage"]["output_tokens"]),
+        (&json!(10), &json!(0))
+    );
     assert_eq!(frames[7]["content_block"], json!({"type": "text", "text": ""}));
     assert_eq!((&frames[8]["index"], &frames[8]["delta"]["text"]), (&json!(1), &json!("say \"é\"")));
     assert_eq!(frames[9]["delta"], json!({"type": "text_delta", "text": "\n"}));
-    assert_eq!(frames[11]["content_block"], json!({"type": "tool_use", "id": "t1", "name": "f", "input": {}}));
+    assert_eq!(
+        frames[11]["content_block"],
+        json!({"type": "tool_use", "id": "t1", "name": "f", "input": {}})
+    );
     assert_eq!((&frames[15]["index"], &frames[15]["content_block"]["id"]), (&json!(3), &json!("t2")));
     let [.., delta, _] = &frames[..] else { panic!("a delta comes before the stop") };
     assert_eq!(delta["delta"], json!({"stop_reason": "tool_use", "stop_sequence": null}));
-    assert_eq!((&delta["usage"]["input_tokens"], &delta["usage"]["cache_read_input_tokens"]), (&json!(2), &json!(8)));
+    assert_eq!(
+        (&delta["usage"]["input_tokens"], &delta["usage"]["cache_read_input_tokens"]),
+        (&json!(2), &json!(8))
+    );
 }
 
 #[test]
@@ -122,7 +134,11 @@ fn reasons_are_anthropics() {
         (FinishReason::Stop, Some("X"), json!({"stop_reason": "stop_sequence", "stop_sequence": "X"})),
         (FinishReason::ToolCalls, Some("X"), json!({"stop_reason": "tool_use", "stop_sequence": null})),
         // Five tokens of nine that the caller allowed.
-        (FinishReason::Length, None, json!({"stop_reason": "model_context_window_exceeded", "stop_sequence": null})),
+        (
+            FinishReason::Length,
+            None,
+            json!({"stop_reason": "model_context_window_exceeded", "stop_sequence": null}),
+        ),
     ] {
         assert_eq!(reason(end(finish, stop)), told);
     }
@@ -144,14 +160,20 @@ fn a_whole_answer_has_the_same_blocks() {
     let completed = || Completed { choices: vec![choice.clone()], prompt: None, usage: usage() };
     let answer = serde_json::to_value(message(&head(Thoughts::Shown), completed())).unwrap();
     let call = |input: Value| json!({"type": "tool_use", "id": "t", "name": "f", "input": input});
-    assert_eq!(answer["content"], json!([
-        {"type": "thinking", "thinking": "hm", "signature": ""},
-        {"type": "text", "text": "hi"},
-        call(json!({"a": 1})),
-        call(json!({})),
-        call(json!({"INVALID_JSON": "{\"a\""})),
-    ]));
-    assert_eq!((&answer["type"], &answer["role"], &answer["stop_reason"]), (&json!("message"), &json!("assistant"), &json!("tool_use")));
+    assert_eq!(
+        answer["content"],
+        json!([
+            {"type": "thinking", "thinking": "hm", "signature": ""},
+            {"type": "text", "text": "hi"},
+            call(json!({"a": 1})),
+            call(json!({})),
+            call(json!({"INVALID_JSON": "{\"a\""})),
+        ])
+    );
+    assert_eq!(
+        (&answer["type"], &answer["role"], &answer["stop_reason"]),
+        (&json!("message"), &json!("assistant"), &json!("tool_use"))
+    );
     let omitted = message(&head(Thoughts::Omitted), completed());
     assert_eq!(omitted.content[0], AnswerBlock::Thinking { thinking: String::new(), signature: "" });
 }

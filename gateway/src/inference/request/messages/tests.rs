@@ -86,7 +86,10 @@ fn what_is_out_of_range_or_not_there_is_refused_by_name() {
         (json!({"tools": [tool("f")], "tool_choice": {"type": "often"}}), "tool_choice.type"),
         (json!({"tools": [tool("f")], "tool_choice": {"type": "tool"}}), "tool_choice.name"),
         (json!({"tools": [tool("f")], "tool_choice": {"type": "tool", "name": "g"}}), "tool_choice.name"),
-        (json!({"context_management": {"edits": [{"type": "compact_20260112"}]}}), "context_management.edits[0].type"),
+        (
+            json!({"context_management": {"edits": [{"type": "compact_20260112"}]}}),
+            "context_management.edits[0].type",
+        ),
         (
             json!({"context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": 3}]}}),
             "context_management.edits[0].keep",
@@ -141,14 +144,17 @@ fn calls_and_their_results_are_turns() {
     let messages = turns(&json!({"system": "Be brief.", "messages": called()}));
     let told: Vec<(&str, &str)> =
         messages.iter().map(|turn| (turn.role.as_str(), turn.content.as_str())).collect();
-    assert_eq!(told, [
-        ("system", "Be brief."),
-        ("user", "go"),
-        ("assistant", "I look."),
-        ("tool", "sunny\nwarm"),
-        ("tool", "Error: broken"),
-        ("user", "Go on."),
-    ]);
+    assert_eq!(
+        told,
+        [
+            ("system", "Be brief."),
+            ("user", "go"),
+            ("assistant", "I look."),
+            ("tool", "sunny\nwarm"),
+            ("tool", "Error: broken"),
+            ("user", "Go on."),
+        ]
+    );
     let call = |id: &str, name: &str, arguments: &str| ToolCall {
         id: id.into(),
         name: name.into(),
