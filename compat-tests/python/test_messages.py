@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from conftest import MODEL, TOKEN
 
+UNSHARED = {"x-rbee-cache": "off"}
 QUESTION = [{"role": "user", "content": "Name three colours."}]
 WEATHER = {
     "name": "get_weather",
@@ -28,8 +29,8 @@ TIME = {"name": "get_time", "description": "Tells the time.", "input_schema": {"
 
 
 def make_anthropic(url: str, api_key: str = "none") -> anthropic.Anthropic:
-    """The official client, with nothing changed but the base URL. Retries would hide what a test is to see."""
-    return anthropic.Anthropic(base_url=url, api_key=api_key, max_retries=0, timeout=60)
+    """The official client. Retries would hide what a test is to see, as would answers that are kept."""
+    return anthropic.Anthropic(base_url=url, api_key=api_key, default_headers=UNSHARED, max_retries=0, timeout=60)
 
 
 @pytest.fixture
@@ -99,7 +100,8 @@ def test_a_stream_joins_to_the_whole_answer(claude, options, create):
 
 
 async def test_async(url, options, create):
-    async with anthropic.AsyncAnthropic(base_url=url, api_key="none", max_retries=0, timeout=60) as client:
+    client = anthropic.AsyncAnthropic(base_url=url, api_key="none", default_headers=UNSHARED, max_retries=0, timeout=60)
+    async with client:
         whole = await client.messages.create(**options)
         async with client.messages.stream(**options) as stream:
             pieces = [piece async for piece in stream.text_stream]
@@ -152,6 +154,27 @@ def test_what_was_computed_before_is_told_as_read_from_the_cache(create):
     usage = create(system=system).usage
     assert usage.cache_read_input_tokens >= 64
     assert usage.input_tokens > 0 and usage.cache_creation_input_tokens == 0
+
+
+def test_tokens_are_counted_as_usage_tells_them(claude, create):
+    ephemeral = {"type": "ephemeral"}
+    for asked in (
+        {"messages": QUESTION},
+        {"messages": QUESTION, "system": [{"type": "text", "text": "Be brief.", "cache_control": ephemeral}]},
+        {"messages": QUESTION, "tools": [WEATHER, TIME], "tool_choice": {"type": "auto"}},
+        {"messages": [*QUESTION, {"role": "assistant", "content": "Red."}, {"role": "user", "content": "Two more."}]},
+    ):
+        counted = claude.messages.count_tokens(model=MODEL, **asked).input_tokens
+        assert counted == prompt_tokens(create(max_tokens=1, **asked).usage)
+    assert claude.beta.messages.count_tokens(model=MODEL, messages=QUESTION).input_tokens > 5
+    # More than the context holds is counted too: that is what callers want to know.
+    long = [{"role": "user", "content": "word " * 10_000}]
+    assert claude.messages.count_tokens(model=MODEL, messages=long).input_tokens > 10_000
+    with pytest.raises(anthropic.BadRequestError) as caught:
+        claude.messages.count_tokens(model=MODEL, messages=[])
+    assert caught.value.body["error"]["param"] == "messages"
+    with pytest.raises(anthropic.NotFoundError):
+        claude.messages.count_tokens(model="no-such-model", messages=QUESTION)
 
 
 def test_a_tools_round_trip(create):

@@ -71,7 +71,7 @@ fn openai_routes() -> Routes {
     openai::unavailable::add(routes)
 }
 
-/// rbee's own surface.
+/// rbee's own surface, and what clients of Cohere's service look for beside it.
 fn task_routes() -> Routes {
     OpenApiRouter::new()
         .routes(routes!(tasks::submit))
@@ -82,6 +82,7 @@ fn task_routes() -> Routes {
         .routes(routes!(workers::health))
         .routes(routes!(workers::shutdown))
         .routes(routes!(models::pull))
+        .routes(routes!(openai::rerank::create_v2))
 }
 
 /// All routes that want a credential, and their description.
