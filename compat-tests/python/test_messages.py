@@ -292,5 +292,5 @@ def test_errors_are_the_sdks_own(create, guarded_url):
     with make_anthropic(guarded_url, TOKEN) as client:
         assert MODEL in [model.id for model in client.models.list()]
         with pytest.raises(anthropic.NotFoundError) as caught:
-            client.beta.files.list()
+            client.messages.batches.list()
     assert caught.value.type == "not_found_error" and caught.value.request_id
