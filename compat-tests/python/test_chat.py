@@ -1,6 +1,5 @@
 """POST /v1/chat/completions without streaming, by the official SDK."""
 
-import openai
 import pytest
 
 from conftest import MODEL, make_client
@@ -140,11 +139,12 @@ def test_a_request_id_comes_back(client):
         extra_headers={"X-Request-Id": "not an id!"},
     )
     assert other.headers["x-request-id"] not in ("", "not an id!")
+    assert other.request_id == other.parse()._request_id == other.headers["x-request-id"]
 
 
 @pytest.mark.parametrize("prefix", ["/openai/v1", "/openai"])
 def test_other_prefixes_serve_the_same(url, ask, prefix):
-    with openai.OpenAI(base_url=f"{url}{prefix}", api_key="none", max_retries=0) as client:
+    with make_client(url, base_url=f"{url}{prefix}") as client:
         completion = client.chat.completions.create(
             model=MODEL,
             messages=[{"role": "user", "content": "Name three colours."}],

@@ -39,3 +39,16 @@ def ask_together(url):
 
     with ThreadPoolExecutor(len(REQUESTS)) as pool:
         return list(pool.map(ask, REQUESTS))
+
+
+def test_sixty_four_clients_at_once(url):
+    """Eight are served and the others wait; each gets the answer that it gets alone."""
+    request = REQUESTS[1] | {"temperature": 0}
+
+    def ask(_):
+        with make_client(url) as client:
+            return answer(client, request)
+
+    alone = ask(0)
+    with ThreadPoolExecutor(64) as pool:
+        assert list(pool.map(ask, range(64))) == [alone] * 64

@@ -80,32 +80,3 @@ def test_on_the_wire_a_stream_ends_with_done(url):
         lines = [line for line in response.read().decode().split("\n\n") if line and not line.startswith(":")]
     assert lines[-1] == "data: [DONE]"
     assert all(line.startswith("data: {") for line in lines[:-1])
-
-
-def test_a_reader_that_leaves_frees_the_worker(client, url):
-    import time
-
-    stream = client.chat.completions.create(
-        model=MODEL, messages=[{"role": "user", "content": "Tell a long story."}], max_tokens=2000, stream=True
-    )
-    for chunk in stream:
-        if chunk.choices[0].delta.content:
-            break
-    assert free_slots(url) < all_slots(url)
-    stream.close()
-    deadline = time.monotonic() + 5
-    while free_slots(url) < all_slots(url):
-        assert time.monotonic() < deadline, "the worker is still busy 5 s after its reader left"
-
-
-def free_slots(url):
-    return sum(worker["slots_available"] for worker in workers(url))
-
-
-def all_slots(url):
-    return sum(worker["slots_total"] for worker in workers(url))
-
-
-def workers(url):
-    with urllib.request.urlopen(f"{url}/v2/workers/list", timeout=10) as response:
-        return json.load(response)["workers"]

@@ -1,6 +1,8 @@
 """POST /v1/tokenize and /v1/detokenize, in the form that vLLM's clients send: counts are those of real answers."""
 
 import json
+import urllib.request
+from contextlib import ExitStack
 
 import openai
 import pytest
@@ -84,6 +86,22 @@ def test_a_prompt_counts_what_its_answer_tells(tokenize, client):
 def test_more_than_the_context_is_counted(tokenize):
     told = tokenize(messages=[{"role": "user", "content": "word " * 20_000}])
     assert told["count"] > 20_000 > told["max_model_len"]
+
+
+def test_no_slot_is_needed(url, client):
+    with urllib.request.urlopen(f"{url}/v2/workers/list", timeout=10) as answer:
+        slots = sum(worker["slots_total"] for worker in json.load(answer)["workers"] if worker["model_ref"] == MODEL)
+    story = {"model": MODEL, "prompt": "Once", "extra_body": {"ignore_eos": True}}
+    with ExitStack() as running:
+        for _ in range(slots):
+            stream = running.enter_context(client.completions.create(max_tokens=4000, stream=True, **story))
+            next(iter(stream))
+        hasty = client.with_options(default_headers={"X-Request-Timeout-Ms": "1000"})
+        with pytest.raises(openai.APIStatusError) as caught:
+            hasty.completions.create(max_tokens=1, **story)
+        assert caught.value.status_code == 504
+        told = hasty.post("/tokenize", body={"model": MODEL, "prompt": TEXT}, cast_to=object)
+        assert hasty.post("/detokenize", body={"model": MODEL, "tokens": told["tokens"]}, cast_to=object) == {"prompt": TEXT}
 
 
 def test_a_model_that_is_not_loaded_is_loaded_for_it(tokenize, post, client):

@@ -25,6 +25,7 @@ const CLOSE_WITHIN: Duration = Duration::from_millis(500);
 /// Serves until told to stop.
 pub fn run(settings: Settings) -> anyhow::Result<()> {
     daemon::logging::init(&settings.log_level).context("the log level is not valid")?;
+    daemon::descriptors::raise_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(settings))
 }

@@ -16,6 +16,9 @@ pub struct TokenizeRequest {
     /// The same as tokens of the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt_tokens: Option<Vec<u32>>,
+    /// What stands after the gap that is to be filled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suffix: Option<String>,
     /// What a user says: one user turn where the model has a chat template, text to continue where it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instruction: Option<String>,
@@ -50,6 +53,7 @@ impl From<&ExecuteRequest> for TokenizeRequest {
         Self {
             prompt: order.prompt.clone(),
             prompt_tokens: order.prompt_tokens.clone(),
+            suffix: order.suffix.clone(),
             instruction: order.instruction.clone(),
             messages: order.messages.clone(),
             tools: order.tools.clone(),
@@ -67,6 +71,7 @@ impl From<TokenizeRequest> for ExecuteRequest {
         Self {
             prompt: request.prompt,
             prompt_tokens: request.prompt_tokens,
+            suffix: request.suffix,
             instruction: request.instruction,
             messages: request.messages,
             tools: request.tools,

@@ -111,7 +111,11 @@ impl Run {
         if let (Phase::Streaming(stream), TaskEvent::End(_)) = (phase, event) {
             let (events, mut slot) = *stream;
             slot.confirm_free();
-            tokio::spawn(read_out(events));
+            // As a rule the end is there already, and no task is needed to wait for it.
+            let mut reading = Box::pin(read_out(events));
+            if (&mut reading).now_or_never().is_none() {
+                tokio::spawn(reading);
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use protocol::hive::WorkerInfo;
 use protocol::worker::{LoadStage, WorkerState};
-use protocol::{ApiError, BootId, ErrorCode, WorkerId};
+use protocol::{ApiError, ErrorCode, WorkerId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -39,8 +39,7 @@ enum Starting {
 
 /// A slot that was given out.
 struct Granted {
-    worker: (WorkerId, BootId),
-    model: String,
+    worker: Arc<WorkerInfo>,
     since: Instant,
 }
 
@@ -140,11 +139,12 @@ impl Queue {
 
     fn release(&mut self, id: TicketId) {
         let Some(granted) = self.leases.remove(&id) else { return };
-        self.pace.note(&granted.model, granted.since.elapsed());
-        if let Some(count) = self.taken.get_mut(&granted.worker) {
+        self.pace.note(&granted.worker.model_ref, granted.since.elapsed());
+        let run = &granted.worker.boot_id;
+        if let Some(count) = self.taken.get_mut(run) {
             *count -= 1;
             if *count == 0 {
-                self.taken.remove(&granted.worker);
+                self.taken.remove(run);
             }
         }
     }
@@ -180,7 +180,7 @@ impl Queue {
                 }
                 Decision::Place(node, worker) => {
                     let waiter = self.waiters.remove(index);
-                    self.grant(waiter, node, *worker);
+                    self.grant(waiter, node, worker);
                 }
                 // A link that broke is back in a moment, as a rule, and who waits already can wait for it.
                 Decision::Refuse(error)
@@ -229,12 +229,10 @@ impl Queue {
         self.disconnected_since.is_some_and(|since| since.elapsed() < BACK_WITHIN)
     }
 
-    fn grant(&mut self, waiter: Waiter, node: NodeName, worker: WorkerInfo) {
-        let key = (worker.id.clone(), worker.boot_id.clone());
-        *self.taken.entry(key.clone()).or_default() += 1;
-        let granted = Granted { worker: key, model: waiter.demand.model, since: Instant::now() };
-        self.leases.insert(waiter.id, granted);
-        let lease = Lease { id: waiter.id, commands: self.commands.clone(), node, worker: Arc::new(worker) };
+    fn grant(&mut self, waiter: Waiter, node: NodeName, worker: Arc<WorkerInfo>) {
+        *self.taken.entry(worker.boot_id.clone()).or_default() += 1;
+        self.leases.insert(waiter.id, Granted { worker: worker.clone(), since: Instant::now() });
+        let lease = Lease { id: waiter.id, commands: self.commands.clone(), node, worker };
         // If the caller has just gone, the lease comes back and its drop releases the slot.
         let _ = waiter.outcome.send(Ok(lease));
     }

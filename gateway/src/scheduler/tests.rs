@@ -27,7 +27,7 @@ fn model(reference: &str) -> ModelEntry {
 fn worker(id: &str, state: WorkerState, slots_total: u32) -> WorkerInfo {
     WorkerInfo {
         id: id.into(),
-        boot_id: "boot".into(),
+        boot_id: format!("boot of {id}").into(),
         url: "http://127.0.0.1:1".into(),
         pid: None,
         model_ref: "m".into(),

@@ -17,7 +17,8 @@ pub struct CompletionRequest {
     pub model: String,
     /// What to continue; each of several prompts is continued on its own.
     pub prompt: CompletionPrompt,
-    /// Must be absent or empty.
+    /// What stands after the gap that the answer fills, `prompt` being what stands before; not with `echo`. Only models with
+    /// infill tokens fill gaps. Empty is the same as absent.
     pub suffix: Option<String>,
     /// Answer as server-sent events.
     pub stream: Option<bool>,

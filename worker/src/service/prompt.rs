@@ -7,7 +7,7 @@ use protocol::{ApiError, ErrorCode};
 
 use crate::engine::{GenerationRequest, Input};
 use crate::text::language::{Language, Prepared, Terms};
-use crate::text::tokenizer::Ends;
+use crate::text::tokenizer::{ControlTokens, Ends};
 
 /// A prompt as the model reads it.
 pub(super) struct Prompt {
@@ -41,8 +41,11 @@ pub(super) fn read(
     ends: Ends,
     measure: Measure,
 ) -> Result<Prompt, ApiError> {
-    let (input, terms) = terms_of(request);
+    let (input, suffix, terms) = parts_of(request);
     let field = input.field();
+    if let Some(suffix) = suffix {
+        return read_gap(language, input, &suffix, terms, ends, measure);
+    }
     let prepared = match input {
         Input::Tokens(tokens) => {
             let text = language.vocabulary.spell(&tokens);
@@ -62,11 +65,46 @@ pub(super) fn read(
         }
     };
     measure(language, prepared.prompt.len(), field)?;
-    let tokens = language.tokenizer.encode_prompt(&prepared.prompt, ends).map_err(|error| {
-        tracing::error!(error, "the tokenizer failed");
-        ApiError::new(ErrorCode::Internal, "The tokenizer could not encode this text.")
-    })?;
+    let tokens = language.tokenizer.encode_prompt(&prepared.prompt, ends).map_err(|error| failed(&error))?;
     Ok(Prompt { tokens, prepared })
+}
+
+/// Encodes a text with a gap, if the model knows how to fill one. Special tokens are not understood in it: it is the text
+/// of a file.
+fn read_gap(
+    language: &Language,
+    before: Input,
+    after: &str,
+    terms: Terms,
+    ends: Ends,
+    measure: Measure,
+) -> Result<Prompt, ApiError> {
+    let marks = language.vocabulary.infill().ok_or_else(no_infill)?;
+    let before = match before {
+        Input::Tokens(tokens) => tokens,
+        Input::Prompt(text) => {
+            measure(language, text.len(), "prompt")?;
+            language.tokenizer.encode(&text, ControlTokens::Plain).map_err(|error| failed(&error))?
+        }
+        Input::Instruction(_) | Input::Messages(_) => return Err(no_infill()),
+    };
+    measure(language, after.len(), "suffix")?;
+    let tokens =
+        language.tokenizer.encode_gap(marks, &before, after, ends).map_err(|error| failed(&error))?;
+    // The text is for an echo, which a gap has none of.
+    Ok(Prompt { tokens, prepared: Prepared::plain(String::new(), terms) })
+}
+
+pub(super) fn no_infill() -> ApiError {
+    let message = "'suffix': this model has no infill tokens, by which gaps are filled.";
+    ApiError::new(ErrorCode::UnsupportedParameter, message)
+        .with_param("suffix")
+        .with_action("Leave 'suffix' out, or use a model that was trained to fill gaps in code.")
+}
+
+fn failed(error: &str) -> ApiError {
+    tracing::error!(error, "the tokenizer failed");
+    ApiError::new(ErrorCode::Internal, "The tokenizer could not encode this text.")
 }
 
 /// Refuses a text that cannot fit the context whatever its tokens are.
@@ -84,8 +122,8 @@ fn refuse_endless(language: &Language, bytes: usize, field: &str) -> Result<(), 
         .with_detail("requested_tokens", least + 1))
 }
 
-/// What a request says to, and what it says about the answer.
-fn terms_of(request: GenerationRequest) -> (Input, Terms) {
+/// What a request says to, what follows on the gap that is to be filled, and what it says about the answer.
+fn parts_of(request: GenerationRequest) -> (Input, Option<String>, Terms) {
     let tools = request.tools.unwrap_or_default();
     let terms = Terms {
         tools: tools.tools,
@@ -96,5 +134,5 @@ fn terms_of(request: GenerationRequest) -> (Input, Terms) {
         min_tokens: request.sampling.min_tokens,
         stop: request.stop,
     };
-    (request.input, terms)
+    (request.input, request.suffix, terms)
 }

@@ -93,6 +93,9 @@ impl Words {
             }
             Self::Encoder(reader) => reader,
         };
+        if request.suffix.is_some() {
+            return Err(prompt::no_infill());
+        }
         let field = request.input.field();
         match request.input {
             Input::Prompt(text) | Input::Instruction(text) => {

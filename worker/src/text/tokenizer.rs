@@ -16,7 +16,7 @@ use aho_corasick::{AhoCorasick, AhoCorasickKind};
 
 use crate::error::LoadError;
 use crate::file::gguf::Metadata;
-use crate::text::vocabulary::{Spelling, TokenKind, Vocabulary};
+use crate::text::vocabulary::{InfillMarks, Spelling, TokenKind, Vocabulary};
 use bpe::BytePairs;
 
 pub use words::has_whole_words;
@@ -86,15 +86,25 @@ impl Tokenizer {
     /// The tokens of a text, without the token that prompts begin with.
     pub fn encode(&self, text: &str, control: ControlTokens) -> Result<Vec<u32>, String> {
         let mut ids = Vec::with_capacity(text.len() / 3);
-        let mut after_special = true;
+        self.encode_pieces(text, control, true, &mut ids)?;
+        Ok(ids)
+    }
+
+    fn encode_pieces(
+        &self,
+        text: &str,
+        control: ControlTokens,
+        mut after_special: bool,
+        ids: &mut Vec<u32>,
+    ) -> Result<(), String> {
         for piece in self.special.partition(text, control) {
             match piece {
                 Piece::Token(id) => ids.push(id),
-                Piece::Text(text) => self.encode_text(text, after_special, &mut ids)?,
+                Piece::Text(text) => self.encode_text(text, after_special, ids)?,
             }
             after_special = matches!(piece, Piece::Token(_));
         }
-        Ok(ids)
+        Ok(())
     }
 
     /// The tokens of a whole prompt, in which control tokens are understood. A first token that the text already
@@ -110,6 +120,25 @@ impl Tokenizer {
             ids.insert(0, leading);
         }
         ids.extend(self.vocabulary.trailing());
+        Ok(ids)
+    }
+
+    /// The tokens of a text with a gap: what stands before it as tokens, then what stands after it. Nothing in that is
+    /// taken for a mark.
+    pub fn encode_gap(
+        &self,
+        marks: InfillMarks,
+        before: &[u32],
+        after: &str,
+        ends: Ends,
+    ) -> Result<Vec<u32>, String> {
+        let leading = self.vocabulary.leading().filter(|_| ends == Ends::Added);
+        let mut ids: Vec<u32> = leading.into_iter().chain([marks.prefix]).collect();
+        ids.extend_from_slice(before);
+        ids.push(marks.suffix);
+        // It goes on in the middle of a text, so no space is put before it.
+        self.encode_pieces(after, ControlTokens::Plain, false, &mut ids)?;
+        ids.push(marks.middle);
         Ok(ids)
     }
 
@@ -347,6 +376,12 @@ mod tests {
         assert_eq!(tokenizer.encode_prompt("ab", Ends::Added).unwrap(), [1, 6]);
         assert_eq!(tokenizer.encode_prompt("<s>ab", Ends::Added).unwrap(), [1, 6]);
         assert_eq!(tokenizer.encode_prompt("ab", Ends::LeftOut).unwrap(), [6]);
+        let marks = InfillMarks { prefix: 3, suffix: 4, middle: 5 };
+        let before = tokenizer.encode("ab", ControlTokens::Plain).unwrap();
+        let gap = |ends| tokenizer.encode_gap(marks, &before, "ab", ends).unwrap();
+        // What stands after the gap gets no space of its own.
+        assert_eq!(gap(Ends::LeftOut), [3, 6, 4, 5, 5]);
+        assert_eq!(gap(Ends::Added)[..2], [1, 3]);
         // The space that encoding put there is none of the text's.
         for text in ["abab", "abé", "ab ba", " ab", "<s>ab<s> a"] {
             let tokens = tokenizer.encode_prompt(text, Ends::LeftOut).unwrap();

@@ -14,6 +14,7 @@ mod constraints;
 mod decoder;
 mod embeddings;
 mod encoder_model;
+mod infill;
 mod lifecycle;
 mod memory;
 mod oracle;

@@ -12,7 +12,7 @@ const LIMIT: usize = 20;
 
 /// The page that a query asks for: the first models, or those next to one of them.
 pub(in crate::http) fn page(
-    models: Vec<Model>,
+    models: &[Model],
     query: &HashMap<String, String>,
 ) -> Result<ModelPage, ApiError> {
     let limit = query.get("limit").map_or(Ok(LIMIT), |limit| limit.parse()).ok();
@@ -74,7 +74,7 @@ mod tests {
 
     fn asked(query: &[(&str, &str)]) -> Result<ModelPage, ApiError> {
         let query = query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        page(models(), &query)
+        page(&models(), &query)
     }
 
     #[test]

@@ -4,7 +4,7 @@ use axum::response::Response;
 use daemon::http::{Failure, Json};
 use futures::StreamExt;
 use protocol::ErrorEnvelope;
-use protocol::openai::chat::{ChatCompletion, ChatCompletionRequest};
+use protocol::openai::chat::{ChatCompletion, ChatCompletionChunk, ChatCompletionRequest};
 
 use super::super::State;
 use super::new_head;
@@ -17,7 +17,10 @@ use crate::inference::{ChatWriter, chat_completion, chat_request};
     post, path = "/chat/completions", operation_id = "create_chat_completion", tag = "openai",
     request_body = ChatCompletionRequest,
     responses(
-        (status = 200, description = "The answer", body = ChatCompletion),
+        (
+            status = 200, description = "The answer",
+            content((ChatCompletion = "application/json"), (ChatCompletionChunk = "text/event-stream"))
+        ),
         (status = 400, description = "The request is not valid", body = ErrorEnvelope),
         (status = 401, description = "No valid credential", body = ErrorEnvelope),
         (status = 404, description = "There is no such thing", body = ErrorEnvelope),

@@ -18,7 +18,10 @@ use crate::inference::{CompletionWriter, Sharing, best_choices, completion, comp
     post, path = "/completions", operation_id = "create_completion", tag = "openai",
     request_body = CompletionRequest,
     responses(
-        (status = 200, description = "The answer", body = Completion),
+        (
+            status = 200, description = "The answer",
+            content((Completion = "application/json"), (Completion = "text/event-stream"))
+        ),
         (status = 400, description = "The request is not valid", body = ErrorEnvelope),
         (status = 401, description = "No valid credential", body = ErrorEnvelope),
         (status = 404, description = "There is no such thing", body = ErrorEnvelope),

@@ -41,7 +41,7 @@ pub(in crate::http) async fn list(
     let aliases = queen.inference.names.aliases().filter_map(|(alias, name)| describe(&fleet, alias, name));
     let data: Vec<Model> = named.chain(aliases).collect();
     if anthropic::is_spoken(&headers) {
-        return Ok(Json(anthropic::models::page(data, &query)?).into_response());
+        return Ok(Json(anthropic::models::page(&data, &query)?).into_response());
     }
     Ok(Json(ModelList { object: "list".to_owned(), data }).into_response())
 }
