@@ -25,6 +25,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::inference::Inference;
+use crate::store::Store;
 use crate::tasks::Jobs;
 
 pub use docs::openapi;
@@ -34,6 +35,7 @@ pub use drain::Drain;
 pub struct Queen {
     pub(crate) inference: Inference,
     pub(crate) jobs: Jobs,
+    pub(crate) store: Store,
     pub(crate) started: Instant,
     /// Cancelled when the queen was told to stop.
     pub(crate) stop: CancellationToken,
@@ -58,7 +60,18 @@ const BODY_LIMIT_BYTES: usize = 32 * 1024 * 1024;
 /// OpenAI's surface and Anthropic's, wherever they are mounted.
 fn openai_routes() -> Routes {
     let routes = OpenApiRouter::new()
-        .routes(routes!(openai::chat::create))
+        .routes(routes!(openai::chat::create, openai::chat::stored::list))
+        .routes(routes!(
+            openai::chat::stored::retrieve,
+            openai::chat::stored::update,
+            openai::chat::stored::delete
+        ))
+        .routes(routes!(openai::chat::stored::messages))
+        .routes(routes!(openai::responses::create))
+        .routes(routes!(openai::responses::count_input))
+        .routes(routes!(openai::responses::stored::retrieve, openai::responses::stored::delete))
+        .routes(routes!(openai::responses::stored::cancel))
+        .routes(routes!(openai::responses::stored::input_items))
         .routes(routes!(openai::completions::create))
         .routes(routes!(openai::embeddings::create))
         .routes(routes!(openai::rerank::create))

@@ -76,6 +76,7 @@ error_codes! {
     InvalidJson "INVALID_JSON" 400 InvalidRequestError false "Send one JSON object, encoded as UTF-8."
     UnsupportedParameter "UNSUPPORTED_PARAMETER" 400 InvalidRequestError false "Leave the parameter out."
     ContextLengthExceeded "context_length_exceeded" 400 InvalidRequestError false "Shorten the messages or lower max_tokens."
+    PreviousResponseNotFound "previous_response_not_found" 400 InvalidRequestError false "Send the whole conversation as input; responses are kept for a limited time."
     UnsupportedModel "UNSUPPORTED_MODEL" 400 InvalidRequestError false "Choose a model of a supported family and format."
     BackendNotAvailable "BACKEND_NOT_AVAILABLE" 400 InvalidRequestError false "Choose a backend that `rbee-hive detect` lists, or install a build that has it."
     InvalidApiKey "invalid_api_key" 401 AuthenticationError false "Send the server's token as `Authorization: Bearer ...`."

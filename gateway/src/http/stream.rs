@@ -11,7 +11,7 @@ use futures::{Stream, StreamExt, stream};
 use protocol::{ApiError, TaskEvent};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::inference::{FrameWriter, comment};
+use crate::inference::{FrameWriter, comment, waiting};
 
 /// A stream's head waits this long for the worker, so that a refusal can still be an HTTP status.
 const HEAD_WAITS: Duration = Duration::from_secs(2);
@@ -29,7 +29,7 @@ where
     let rest = stream::unfold(Some((events, writer, alive)), async |state| {
         let (mut events, mut writer, mut silence) = state?;
         let event = match timeout(KEEP_ALIVE, events.next()).await {
-            Ok(event) => event?,
+            Ok(event) => settled(&mut writer, event?).await,
             Err(_) => return Some((silence.clone(), Some((events, writer, silence)))),
         };
         let frames = writer.write(event.0, &event.1);
@@ -40,7 +40,7 @@ where
                 return Some((frames, None));
             }
             // Who waits on is told the place again.
-            TaskEvent::Queued(_) | TaskEvent::Narration(_) => silence = frames.clone(),
+            TaskEvent::Queued(_) | TaskEvent::Narration(_) => silence = waiting(&event.1),
             TaskEvent::Started(_) => silence = writer.keep_alive(),
             _ => {}
         }
@@ -55,6 +55,15 @@ where
     Ok((head, Body::from_stream(frames)).into_response())
 }
 
+/// An event that is true: an end that cannot be made good is an error.
+async fn settled<W: FrameWriter>(writer: &mut W, (run, event): (usize, TaskEvent)) -> (usize, TaskEvent) {
+    let TaskEvent::End(end) = &event else { return (run, event) };
+    match writer.before_end(end).await {
+        Ok(()) => (run, event),
+        Err(error) => (run, TaskEvent::Error(error.into())),
+    }
+}
+
 /// What the stream begins with: all up to a worker's first word, or up to the time when the caller must hear something.
 async fn first_frames<S, W>(events: &mut S, writer: &mut W) -> Result<Bytes, ApiError>
 where
@@ -63,7 +72,8 @@ where
 {
     let patience = Instant::now() + HEAD_WAITS;
     let mut frames = Vec::new();
-    while let Ok(Some((run, event))) = timeout_at(patience, events.next()).await {
+    while let Ok(Some(event)) = timeout_at(patience, events.next()).await {
+        let (run, event) = settled(writer, event).await;
         if let TaskEvent::Error(envelope) = event {
             return Err(envelope.error);
         }

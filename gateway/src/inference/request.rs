@@ -4,6 +4,7 @@
 mod chat;
 mod completion;
 mod messages;
+mod responses;
 mod task;
 mod tokens;
 mod tools;
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use protocol::openai::chat::Stop;
+use protocol::openai::metadata::Metadata;
 use protocol::task::Priority;
 use protocol::worker::ExecuteRequest;
 use protocol::{ApiError, ErrorCode};
@@ -22,6 +24,7 @@ use crate::hives::NodeName;
 pub use chat::chat_request;
 pub use completion::completion_order;
 pub use messages::{Thoughts, message_order, message_prompt};
+pub use responses::{Context, check_includes, references, response_order};
 pub use task::task_request;
 pub use tokens::{tokenize_order, tokenize_refusal};
 
@@ -86,6 +89,11 @@ const TOP_LOGPROBS_MAX: u32 = 20;
 /// Tokens that may have a bias.
 const BIAS_COUNT_MAX: usize = 4096;
 
+/// Pairs of metadata, and characters of their keys and values, as in OpenAI's interface.
+const METADATA_PAIRS_MAX: usize = 16;
+const METADATA_KEY_MAX: usize = 64;
+const METADATA_VALUE_MAX: usize = 512;
+
 /// Checks what all kinds of requests share.
 fn checked(order: ExecuteRequest) -> Result<ExecuteRequest, ApiError> {
     within("temperature", order.temperature, 0.0..=2.0)?;
@@ -128,6 +136,26 @@ fn within<T: PartialOrd + std::fmt::Display>(
         }
         _ => Ok(()),
     }
+}
+
+/// What callers write on what is kept, within OpenAI's limits.
+pub fn metadata(metadata: Option<&Metadata>) -> Result<(), ApiError> {
+    let Some(metadata) = metadata else { return Ok(()) };
+    if metadata.len() > METADATA_PAIRS_MAX {
+        let message = format!("'metadata' may hold {METADATA_PAIRS_MAX} pairs; it holds {}.", metadata.len());
+        return Err(ApiError::invalid("metadata", message));
+    }
+    for (key, value) in metadata {
+        if key.is_empty() || key.chars().count() > METADATA_KEY_MAX {
+            let message = format!("The keys of 'metadata' must have 1 to {METADATA_KEY_MAX} characters.");
+            return Err(ApiError::invalid("metadata", message));
+        }
+        if value.chars().count() > METADATA_VALUE_MAX {
+            let message = format!("'metadata.{key}' has more than {METADATA_VALUE_MAX} characters.");
+            return Err(ApiError::invalid(format!("metadata.{key}"), message));
+        }
+    }
+    Ok(())
 }
 
 /// Stop strings as OpenAI's interface allows them.

@@ -28,6 +28,7 @@ pub fn chat_completion(head: Head, completed: Completed, logprobs: bool) -> Chat
         choices: choices.collect(),
         usage: words::usage(completed.usage),
         system_fingerprint: head.system_fingerprint,
+        metadata: None,
     }
 }
 
