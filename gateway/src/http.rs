@@ -111,13 +111,15 @@ pub fn router(queen: Arc<Queen>, settings: DoorSettings, drain: Drain) -> Router
     let guarded = guarded.nest("/openai/v1", alias.clone()).nest("/openai", alias);
     let door = Door::new(settings.token);
     let limits = body::BodyLimits { bytes: BODY_LIMIT_BYTES, within: settings.body_within };
-    let guarded = guarded
-        .layer(from_fn_with_state(idempotency::Replays::default(), idempotency::replay))
-        // A replay compares bodies, so they are read outside of it.
-        .layer(from_fn_with_state(limits, body::read))
+    // The outermost first. They are added as one, since each that is added by itself costs every request a box or two.
+    let guarded = guarded.layer((
+        from_fn_with_state(drain, drain::admit),
         // Nothing is read of those who may not pass.
-        .layer(from_fn_with_state(door, require_token))
-        .layer(from_fn_with_state(drain, drain::admit));
+        from_fn_with_state(door, require_token),
+        // A replay compares bodies, so they are read outside of it.
+        from_fn_with_state(limits, body::read),
+        from_fn_with_state(idempotency::Replays::default(), idempotency::replay),
+    ));
     let (open, _) = OpenApiRouter::new().routes(routes!(health::health)).split_for_parts();
     let router = guarded.merge(open).merge(docs::routes()).with_state(queen);
     let router = middleware::layers(router, &settings.cors_origins);
