@@ -122,6 +122,6 @@ pub fn router(queen: Arc<Queen>, settings: DoorSettings, drain: Drain) -> Router
     ));
     let (open, _) = OpenApiRouter::new().routes(routes!(health::health)).split_for_parts();
     let router = guarded.merge(open).merge(docs::routes()).with_state(queen);
-    let router = middleware::layers(router, &settings.cors_origins);
-    anthropic::in_its_words(daemon::http::with_manners(router, BODY_LIMIT_BYTES))
+    let router = anthropic::in_its_words(daemon::http::with_manners(router, BODY_LIMIT_BYTES));
+    middleware::layers(router, &settings.cors_origins)
 }

@@ -4,16 +4,37 @@ use std::collections::{BTreeMap, HashMap};
 
 use axum::extract::{Path, Query};
 use axum::http::HeaderMap;
-use axum::response::{IntoResponse, Response};
 use daemon::http::{Failure, Json};
 use protocol::anthropic::{ModelInfo, ModelPage};
 use protocol::hive::ModelEntry;
 use protocol::openai::models::{Model, ModelList, ModelState};
 use protocol::worker::WorkerState;
 use protocol::{ApiError, ErrorCode, ErrorEnvelope};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::super::{State, anthropic};
 use crate::hives::Fleet;
+
+/// Models in the language of who asks.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub(in crate::http) enum Models {
+    /// OpenAI's.
+    List(ModelList),
+    /// Anthropic's.
+    Page(ModelPage),
+}
+
+/// One model in the language of who asks.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub(in crate::http) enum OneModel {
+    /// OpenAI's.
+    Model(Model),
+    /// Anthropic's.
+    Info(ModelInfo),
+}
 
 /// All models of all catalogs, those that would be fetched or started on first use included, and aliases of them.
 #[utoipa::path(
@@ -24,13 +45,13 @@ use crate::hives::Fleet;
         ("after_id" = Option<String>, Query, description = "Of a page: the model that comes before its first one"),
         ("before_id" = Option<String>, Query, description = "Of a page: the model that comes after its last one"),
     ),
-    responses((status = 200, description = "The answer", content((ModelList), (ModelPage))))
+    responses((status = 200, description = "The answer", body = Models))
 )]
 pub(in crate::http) async fn list(
     queen: State,
     headers: HeaderMap,
     Query(query): Query<HashMap<String, String>>,
-) -> Result<Response, Failure> {
+) -> Result<Json<Models>, Failure> {
     let fleet = queen.inference.hives.fleet();
     let names: BTreeMap<&str, &ModelEntry> = fleet
         .nodes()
@@ -41,9 +62,9 @@ pub(in crate::http) async fn list(
     let aliases = queen.inference.names.aliases().filter_map(|(alias, name)| describe(&fleet, alias, name));
     let data: Vec<Model> = named.chain(aliases).collect();
     if anthropic::is_spoken(&headers) {
-        return Ok(Json(anthropic::models::page(&data, &query)?).into_response());
+        return Ok(Json(Models::Page(anthropic::models::page(&data, &query)?)));
     }
-    Ok(Json(ModelList { object: "list".to_owned(), data }).into_response())
+    Ok(Json(Models::List(ModelList { object: "list".to_owned(), data })))
 }
 
 /// One model. A name may hold slashes.
@@ -51,7 +72,7 @@ pub(in crate::http) async fn list(
     get, path = "/models/{*model}", operation_id = "retrieve_model", tag = "openai",
     params(("model" = String, Path)),
     responses(
-        (status = 200, description = "The answer; Anthropic's with the header anthropic-version", content((Model), (ModelInfo))),
+        (status = 200, description = "The answer; Anthropic's with the header anthropic-version", body = OneModel),
         (status = 404, description = "There is no such thing", body = ErrorEnvelope),
     )
 )]
@@ -59,7 +80,7 @@ pub(in crate::http) async fn retrieve(
     queen: State,
     headers: HeaderMap,
     Path(name): Path<String>,
-) -> Result<Response, Failure> {
+) -> Result<Json<OneModel>, Failure> {
     let missing = || {
         let message = "This model does not exist on this server.";
         ApiError::new(ErrorCode::ModelNotFound, message).with_param("model")
@@ -67,9 +88,9 @@ pub(in crate::http) async fn retrieve(
     let root = queen.inference.names.resolve(&name)?;
     let model = describe(&queen.inference.hives.fleet(), &name, root).ok_or_else(missing)?;
     if anthropic::is_spoken(&headers) {
-        return Ok(Json(anthropic::models::info(&model)).into_response());
+        return Ok(Json(OneModel::Info(anthropic::models::info(&model))));
     }
-    Ok(Json(model).into_response())
+    Ok(Json(OneModel::Model(model)))
 }
 
 fn describe(fleet: &Fleet, id: &str, root: &str) -> Option<Model> {
