@@ -6,10 +6,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 use utoipa::{PartialSchema, ToSchema};
 
-/// OpenAI's classes of errors, which official SDKs map to their exception types.
+/// OpenAI's classes of errors, which official SDKs map to their exception types, then those that Anthropic's envelope has
+/// instead of some of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the names are OpenAI's and say all there is to say")]
+#[expect(missing_docs, reason = "the names are theirs and say all there is to say")]
 pub enum ErrorType {
     InvalidRequestError,
     AuthenticationError,
@@ -18,6 +19,10 @@ pub enum ErrorType {
     RateLimitError,
     ServerError,
     ServiceUnavailable,
+    RequestTooLarge,
+    ApiError,
+    OverloadedError,
+    TimeoutError,
 }
 
 macro_rules! error_codes {

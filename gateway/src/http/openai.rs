@@ -7,7 +7,6 @@ pub(super) mod models;
 mod page;
 pub(super) mod rerank;
 pub(super) mod responses;
-mod stream;
 pub(super) mod tokens;
 pub(super) mod unavailable;
 

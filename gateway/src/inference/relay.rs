@@ -1,7 +1,8 @@
-//! Workers' events as OpenAI's answers: whole, or as chunks that are written as they come.
+//! Workers' events as answers in OpenAI's and Anthropic's shapes: whole, or as frames that are written as they come.
 
 mod chat;
 mod completion;
+mod messages;
 mod responses;
 mod words;
 
@@ -12,6 +13,7 @@ use protocol::{ApiError, ErrorEnvelope, TaskEvent};
 
 pub use chat::{ChatWriter, chat_completion};
 pub use completion::{CompletionWriter, best_choices, completion};
+pub use messages::{MessageHead, MessageWriter, message};
 pub use responses::{ResponseWriter, response};
 
 /// What is the same in all chunks of a stream, and in an answer.
@@ -31,6 +33,11 @@ pub struct Head {
 pub trait FrameWriter: Send + 'static {
     /// The bytes that an event of a run adds to the stream.
     fn write(&mut self, run: usize, event: &TaskEvent) -> Bytes;
+
+    /// What a stream in which nothing happens shows of itself.
+    fn keep_alive(&self) -> Bytes {
+        comment("keep-alive")
+    }
 
     /// Does what must be done before an end may be told, such as keeping the answer.
     fn before_end(&mut self, _end: &End) -> BoxFuture<'_, Result<(), ApiError>> {

@@ -3,6 +3,7 @@
 
 mod chat;
 mod completion;
+mod messages;
 mod responses;
 mod task;
 mod tokens;
@@ -22,6 +23,7 @@ use crate::hives::NodeName;
 
 pub use chat::chat_request;
 pub use completion::completion_order;
+pub use messages::{Thoughts, message_order, message_prompt};
 pub use responses::{Context, check_includes, references, response_order};
 pub use task::task_request;
 pub use tokens::{tokenize_order, tokenize_refusal};
@@ -43,7 +45,8 @@ pub struct InferenceRequest {
     pub deadline: Option<Instant>,
 }
 
-/// Pairs of a worker's name of a field and the caller's. A worker's name stands for all fields whose names begin with it.
+/// Pairs of a worker's name of a field and the caller's. A worker's name stands for all fields whose names begin with it;
+/// one that begins with `]` stands for that part of a name.
 pub type CallersNames = &'static [(&'static str, &'static str)];
 
 impl InferenceRequest {
@@ -66,16 +69,15 @@ impl InferenceRequest {
 fn in_words_of(names: CallersNames, error: ApiError) -> ApiError {
     let Some(param) = &error.param else { return error };
     let renamed = names.iter().find_map(|(ours, callers)| {
+        if ours.starts_with(']') {
+            return param.contains(ours).then(|| param.replacen(ours, callers, 1));
+        }
         let rest = param.strip_prefix(ours)?;
         // Whole names only: a digit or a letter would make another name of it.
-        let is_whole = !ours.ends_with(|sign: char| sign.is_ascii_alphanumeric())
-            || !rest.starts_with(|sign: char| sign.is_ascii_alphanumeric() || sign == '_');
+        let is_whole = !rest.starts_with(|sign: char| sign.is_ascii_alphanumeric() || sign == '_');
         is_whole.then(|| format!("{callers}{rest}"))
     });
-    let Some(renamed) = renamed.map(|renamed| renamed.replace("].parameters", "].function.parameters"))
-    else {
-        return error;
-    };
+    let Some(renamed) = renamed else { return error };
     let message = error.message.replace(&format!("'{param}'"), &format!("'{renamed}'"));
     ApiError { message, ..error }.with_param(renamed)
 }

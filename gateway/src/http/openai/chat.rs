@@ -12,8 +12,8 @@ use protocol::openai::chat::{ChatCompletion, ChatCompletionChunk, ChatCompletion
 use self::keep::{Keep, KeptWriter};
 use super::super::State;
 use super::new_head;
-use super::stream::streamed;
 use crate::http::asking::Asking;
+use crate::http::stream::streamed;
 use crate::inference::{ChatWriter, chat_completion, chat_request};
 
 /// Answer a conversation. With `stream`, the answer is a stream of `chat.completion.chunk`s that ends with `[DONE]`; with

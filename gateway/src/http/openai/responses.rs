@@ -14,9 +14,9 @@ use uuid::Uuid;
 use self::conversation::context;
 use self::keep::{Keep, KeptWriter};
 use super::super::State;
-use super::stream::streamed;
 use crate::clock::unix_seconds;
 use crate::http::asking::Asking;
+use crate::http::stream::streamed;
 use crate::inference::{ResponseWriter, response, response_order};
 
 /// Answer an input, or go on with a conversation that is kept. With `stream`, the answer is a stream of named events, each with

@@ -203,6 +203,7 @@ mod tests {
             total_tokens: 2,
             finish_reason: FinishReason::Length,
             finish_reasons: vec![FinishReason::Length, FinishReason::ToolCalls],
+            stop_sequences: Vec::new(),
             usage: TokenUsage {
                 prompt_tokens: 3,
                 completion_tokens: 2,

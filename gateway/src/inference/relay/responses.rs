@@ -21,7 +21,7 @@ pub fn response(draft: Response, completed: Completed) -> Response {
     let mut answer = Answer::new(draft);
     // This interface knows one choice only.
     if let Some(choice) = completed.choices.into_iter().next() {
-        let ExecuteChoice { text, reasoning, tool_calls, logprobs, finish_reason } = choice;
+        let ExecuteChoice { text, reasoning, tool_calls, logprobs, finish_reason, stop_sequence: _ } = choice;
         if !reasoning.is_empty() {
             answer.think(&reasoning);
         }

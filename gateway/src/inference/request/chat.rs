@@ -22,7 +22,7 @@ pub(super) const NAMES: CallersNames = &[
     ("constraint.schema", "response_format.json_schema.schema"),
     ("constraint", "response_format"),
     ("template_options", "chat_template_kwargs"),
-    ("tools[", "tools["),
+    ("].parameters", "].function.parameters"),
 ];
 
 /// Checks a chat completion.

@@ -73,6 +73,7 @@ fn end(finish_reason: FinishReason) -> TaskEvent {
         total_tokens: 4,
         finish_reason,
         finish_reasons: Vec::new(),
+        stop_sequences: Vec::new(),
         usage: USAGE,
         timings: Timings::default(),
     })
@@ -159,6 +160,7 @@ fn a_whole_response_is_the_one_that_a_stream_ends_with() {
         tool_calls: vec![ToolCall { id: "c1".into(), name: "f".into(), arguments: "{}".into() }],
         logprobs: Vec::new(),
         finish_reason: FinishReason::ToolCalls,
+        stop_sequence: None,
     };
     let whole = response(draft(None), Completed { choices: vec![choice], prompt: None, usage: USAGE });
     let mut writer = ResponseWriter::new(draft(None));

@@ -1,4 +1,4 @@
-//! Answers as server-sent events in OpenAI's manner.
+//! Answers of models as server-sent events.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::inference::{FrameWriter, comment, waiting};
 
 /// A stream's head waits this long for the worker, so that a refusal can still be an HTTP status.
 const HEAD_WAITS: Duration = Duration::from_secs(2);
-/// A silent stream gets a comment this often.
+/// A silent stream shows this often that it lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// Answers with all that a writer makes of the events of runs, each with its run's number.
@@ -25,7 +25,8 @@ where
     W: FrameWriter,
 {
     let first = first_frames(&mut events, &mut writer).await?;
-    let rest = stream::unfold(Some((events, writer, silence())), async |state| {
+    let alive = writer.keep_alive();
+    let rest = stream::unfold(Some((events, writer, alive)), async |state| {
         let (mut events, mut writer, mut silence) = state?;
         let event = match timeout(KEEP_ALIVE, events.next()).await {
             Ok(event) => settled(&mut writer, event?).await,
@@ -40,7 +41,7 @@ where
             }
             // Who waits on is told the place again.
             TaskEvent::Queued(_) | TaskEvent::Narration(_) => silence = waiting(&event.1),
-            TaskEvent::Started(_) => silence = self::silence(),
+            TaskEvent::Started(_) => silence = writer.keep_alive(),
             _ => {}
         }
         Some((frames, Some((events, writer, silence))))
@@ -52,11 +53,6 @@ where
         (header::HeaderName::from_static("x-accel-buffering"), "no"),
     ];
     Ok((head, Body::from_stream(frames)).into_response())
-}
-
-/// What is said where there is nothing to say.
-fn silence() -> Bytes {
-    comment("keep-alive")
 }
 
 /// An event that is true: an end that cannot be made good is an error.
