@@ -5,8 +5,10 @@ use protocol::anthropic::AnthropicError;
 use utoipa::ToSchema;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::{HttpMethod, Operation, ParameterBuilder, ParameterIn};
-use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Required, Response, ResponseBuilder};
+
+const EVENT_STREAM: &str = "text/event-stream";
 
 /// The names of the responses that stand for all errors: of most operations, and of Anthropic's.
 const FAILURE: &str = "Failure";
@@ -96,6 +98,9 @@ fn failure(envelope: &str) -> Response {
 fn complete(method: &HttpMethod, operation: &mut Operation) {
     for (status, response) in &mut operation.responses.responses {
         if let RefOr::T(response) = response {
+            if let Some(RefOr::T(content)) = response.content.get_mut(EVENT_STREAM) {
+                content.schema = content.schema.take().map(frame);
+            }
             add_headers(response, if status == "200" { &OF_ANSWERS } else { &OF_ANSWERS[..2] });
         }
     }
@@ -108,6 +113,18 @@ fn complete(method: &HttpMethod, operation: &mut Operation) {
     for (name, _) in OF_REQUESTS.iter().chain(of_posts) {
         parameters.push(RefOr::Ref(Ref::new(format!("#/components/parameters/{name}"))));
     }
+}
+
+/// A handler names what a stream's frames tell; readers of the document take the schema of a stream for that of a frame.
+fn frame(told: RefOr<Schema>) -> RefOr<Schema> {
+    let text = || ObjectBuilder::new().schema_type(Type::String);
+    let mut data = text()
+        .description(Some("JSON; `[DONE]` at the end of streams in OpenAI's older form."))
+        .content_media_type("application/json")
+        .build();
+    data.content_schema = Some(Box::new(told));
+    let name = text().description(Some("The event's name, where it has one."));
+    ObjectBuilder::new().property("event", name).property("data", data).required("data").into()
 }
 
 fn add_headers(response: &mut Response, headers: &[(&str, Type, &str)]) {
