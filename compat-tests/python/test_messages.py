@@ -284,6 +284,7 @@ def test_errors_are_the_sdks_own(create, guarded_url):
     with pytest.raises(anthropic.BadRequestError) as caught:
         create(messages=[{"role": "user", "content": "word " * 20_000}])
     assert caught.value.body["error"]["code"] == "context_length_exceeded" and "8192" in caught.value.api_message
+    assert "prompt is too long" in caught.value.api_message
     with make_anthropic(guarded_url, "wrong") as client, pytest.raises(anthropic.AuthenticationError) as caught:
         client.models.list()
     assert caught.value.type == "authentication_error" and caught.value.request_id

@@ -28,6 +28,10 @@ pub struct AnthropicError {
 
 impl From<ApiError> for AnthropicError {
     fn from(mut error: ApiError) -> Self {
+        if error.code == ErrorCode::ContextLengthExceeded {
+            // By these words clients know that they are to shorten a conversation and go on.
+            error.message.insert_str(0, "prompt is too long: ");
+        }
         error.error_type = match (error.code, error.error_type) {
             (ErrorCode::PayloadTooLarge, _) => ErrorType::RequestTooLarge,
             (ErrorCode::Timeout | ErrorCode::RequestTimeout, _) => ErrorType::TimeoutError,
@@ -61,5 +65,14 @@ mod tests {
             assert_eq!(written["error"]["type"], class);
             assert_eq!(written["error"]["code"], code.as_str());
         }
+    }
+
+    #[test]
+    fn a_prompt_that_is_too_long_is_called_so() {
+        let error = ApiError::new(ErrorCode::ContextLengthExceeded, "The context holds 8 tokens.");
+        assert_eq!(
+            AnthropicError::from(error).error.message,
+            "prompt is too long: The context holds 8 tokens."
+        );
     }
 }
