@@ -5,7 +5,7 @@ use protocol::anthropic::AnthropicError;
 use utoipa::ToSchema;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::{HttpMethod, Operation, ParameterBuilder, ParameterIn};
-use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
+use utoipa::openapi::schema::{ObjectBuilder, AnyOfBuilder, Schema, Type};
 use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Required, Response, ResponseBuilder};
 
 const EVENT_STREAM: &str = "text/event-stream";
@@ -118,11 +118,10 @@ fn complete(method: &HttpMethod, operation: &mut Operation) {
 /// A handler names what a stream's frames tell; readers of the document take the schema of a stream for that of a frame.
 fn frame(told: RefOr<Schema>) -> RefOr<Schema> {
     let text = || ObjectBuilder::new().schema_type(Type::String);
-    let mut data = text()
-        .description(Some("JSON; `[DONE]` at the end of streams in OpenAI's older form."))
-        .content_media_type("application/json")
-        .build();
-    data.content_schema = Some(Box::new(told));
+    let mut json = text().content_media_type("application/json").build();
+    json.content_schema = Some(Box::new(told));
+    let done = text().description(Some("The end, in OpenAI's older form.")).enum_values(Some(["[DONE]"]));
+    let data = AnyOfBuilder::new().item(json).item(done);
     let name = text().description(Some("The event's name, where it has one."));
     ObjectBuilder::new().property("event", name).property("data", data).required("data").into()
 }
