@@ -27,7 +27,7 @@ MODEL_FILES := $(MODELS)/smollm2-135m-instruct.gguf $(MODELS)/gemma-3-270m.gguf 
 # What the tests read from their environment.
 TEST_ENVIRONMENT = RBEE_TEST_MODELS=$(MODELS) RBEE_BIN_DIR=$(DEBUG)
 
-.PHONY: help run test test-rust test-python test-node check fmt-check clippy openapi openapi-check bench fuzz programs models
+.PHONY: help run test test-rust test-python test-node check fmt-check clippy openapi openapi-check bench fuzz fuzz-api programs models
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
@@ -71,20 +71,25 @@ openapi-check: programs
 	diff <($(DEBUG)/rbee-hive openapi) openapi/hive-agent.json || fail openapi/hive-agent.json; \
 	diff <($(DEBUG)/worker-rbee openapi) openapi/worker.json || fail openapi/worker.json
 
-# What is measured: a script in bench/ with a list of requirements of its own, or all of them. The engine's is measured
+# What is measured: the gateway, a script in bench/ with a list of requirements of its own, or all of them. The engine's is measured
 # beside llama.cpp, which is built here for this very machine: where -march=native promises what the machine then refuses
 # (AMX on some virtual ones), name the instructions instead, as in LLAMA_CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_AVX2=ON".
 TARGET ?= spine
-BENCHES := $(patsubst bench/requirements-%.txt,%,$(wildcard bench/requirements-*.txt))
+BENCHES := $(patsubst bench/requirements-%.txt,%,$(wildcard bench/requirements-*.txt)) gateway
 LLAMA_CMAKE_ARGS ?= -DGGML_NATIVE=ON
 bench_venv = $(TEST_CACHE)/venv-$(1)-$(shell (cat bench/requirements-$(1).txt; echo "$(LLAMA_CMAKE_ARGS)") | sha256sum | cut -c 1-12)
 
-bench: $(addprefix bench-,$(if $(filter all,$(TARGET)),$(BENCHES),$(TARGET))) ## Measure a release build; TARGET=engine, another script or all
+bench: $(addprefix bench-,$(if $(filter all,$(TARGET)),$(BENCHES),$(TARGET))) ## Measure a release build; TARGET=engine, gateway, another script or all
 
 bench-%: bench/requirements-%.txt $(MODEL_FILES)
 	@$(MAKE) --no-print-directory $(call bench_venv,$*)/.complete REQUIREMENTS=$< VENV=$(call bench_venv,$*)
 	cargo build --release $(PACKAGES)
 	RBEE_TEST_MODELS=$(MODELS) RBEE_BIN_DIR=$(RELEASE) $(call bench_venv,$*)/bin/python bench/$*.py $(ARGS)
+
+# A mock worker answers, so that no model is needed; nginx, which the queen is compared with, is the system's.
+bench-gateway:
+	cargo build --release --package queen-rbee --package rbee-bench-load
+	RBEE_BIN_DIR=$(RELEASE) $(PYTHON) bench/gateway.py $(ARGS)
 
 # Arithmetic is checked here, which costs speed elsewhere.
 CHECKED := --config profile.dev.package.worker-rbee.overflow-checks=true --config profile.dev.package.worker-rbee.debug-assertions=true
@@ -94,8 +99,11 @@ fuzz: $(MODEL_FILES) ## Throw hostile model files at their readers; SECONDS=600 
 	RBEE_TEST_MODELS=$(MODELS) RBEE_FUZZ_SECONDS=$(SECONDS) \
 		cargo test $(CHECKED) --package worker-rbee --test fuzz -- --nocapture --test-threads 1
 
+fuzz-api: ## Throw requests of all kinds at a running server; SECONDS=600 is the time for it
+	RBEE_FUZZ_API_SECONDS=$(SECONDS) $(MAKE) --no-print-directory test-python ARGS="test_openapi.py"
+
 programs: ## Build all programs in the dev profile
-	cargo build --workspace --bins
+	cargo build --workspace --exclude rbee-bench-load --bins
 
 models: $(MODEL_FILES) ## Fetch the models that the tests use
 

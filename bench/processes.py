@@ -127,6 +127,8 @@ class Stack:
         data_dir.joinpath("config.toml").write_text(catalog_entry(self.reference, self.model))
         command = [self.programs / "queen-rbee", "daemon", "--port", "0", "--local-hive", "spawn", "--hive-port", "0"]
         command += ["--data-dir", data_dir, "--log-level", "warn", "--exit-with-parent"]
+        # What is measured is answering, and not finding an answer again.
+        command += ["--cache-mb", "0"]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.url = announced(self.process)
         while not get(self.url, "/v1/models")[1]["data"]:

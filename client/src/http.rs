@@ -3,19 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use bytes::{BufMut, Bytes, BytesMut};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use protocol::{ApiError, ErrorCode, ErrorEnvelope};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
+use crate::http1::{Body, Failure, Peer, Pool};
 use crate::sse::{RawEvent, SseDecoder, SseError};
-use crate::transport::{Connector, Tcp, Transport};
+use crate::transport::{Tcp, Transport};
 
 /// A JSON answer may be this large.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
@@ -63,8 +61,10 @@ const HEAD_WITHIN: Duration = Duration::from_secs(30);
 /// A client for one base URL.
 #[derive(Clone)]
 pub struct HttpClient {
-    client: Client<Connector, Full<Bytes>>,
+    pool: Arc<Pool>,
     base_url: Arc<str>,
+    /// Whom the base URL names; none if it is not one.
+    peer: Option<Arc<Peer>>,
     headers: HeaderMap,
 }
 
@@ -82,16 +82,22 @@ impl HttpClient {
 
     /// A client over this transport.
     pub fn over(transport: Arc<dyn Transport>, base_url: &str) -> Self {
-        let client = Client::builder(TokioExecutor::new())
-            .pool_idle_timeout(Duration::from_mins(1))
-            .pool_timer(TokioTimer::new())
-            .build(Connector(transport));
-        Self { client, base_url: base_url.trim_end_matches('/').into(), headers: HeaderMap::new() }
+        Self::of(Arc::new(Pool::new(transport)), base_url)
     }
 
     /// Shows this token with every request.
     pub fn with_token(self, token: &str) -> Self {
         self.with_header(header::AUTHORIZATION, &format!("Bearer {token}"))
+    }
+
+    fn of(pool: Arc<Pool>, base_url: &str) -> Self {
+        let base_url = base_url.trim_end_matches('/');
+        Self {
+            pool,
+            base_url: base_url.into(),
+            peer: peer(base_url).map(Arc::new),
+            headers: HeaderMap::new(),
+        }
     }
 
     /// Sends this header with every request; a value that cannot stand in a header is left out.
@@ -104,11 +110,7 @@ impl HttpClient {
 
     /// The same connections, speaking to another base URL with no headers of its own.
     pub fn at(&self, base_url: &str) -> Self {
-        Self {
-            client: self.client.clone(),
-            base_url: base_url.trim_end_matches('/').into(),
-            headers: HeaderMap::new(),
-        }
+        Self::of(self.pool.clone(), base_url)
     }
 
     /// GET, JSON back.
@@ -158,69 +160,97 @@ impl HttpClient {
         serde_json::to_vec(body).map(Bytes::from).map_err(|error| self.broken(&error))
     }
 
-    async fn events(
-        &self,
-        head: impl Future<Output = Result<Response<Incoming>, Error>>,
-    ) -> Result<Events, Error> {
-        let response = tokio::time::timeout(HEAD_WITHIN, head).await.map_err(|_| Error::Broken {
+    async fn events(&self, head: impl Future<Output = Result<Body, Error>>) -> Result<Events, Error> {
+        let body = tokio::time::timeout(HEAD_WITHIN, head).await.map_err(|_| Error::Broken {
             url: self.base_url.to_string(),
             cause: format!("no answer within {} s", HEAD_WITHIN.as_secs()),
         })??;
         Ok(Events {
-            body: response.into_body(),
+            body,
             decoder: SseDecoder::default(),
             url: self.base_url.clone(),
-            last_frame: Instant::now(),
+            last_part: Instant::now(),
         })
     }
 
+    /// Sends a request; the body is that of an answer that is no error.
     async fn send(
         &self,
         method: Method,
         path: &str,
         body: Bytes,
         headers: &[(HeaderName, String)],
-    ) -> Result<Response<Incoming>, Error> {
-        let has_body = method != Method::GET;
-        let mut request = Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.base_url))
-            .body(Full::new(body))
-            .map_err(|error| self.broken(&error))?;
-        *request.headers_mut() = self.headers.clone();
-        if has_body {
-            request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    ) -> Result<Body, Error> {
+        let not_a_url = || Error::Unreachable {
+            url: self.base_url.to_string(),
+            cause: "not a URL that begins with http://".to_owned(),
+        };
+        let peer = self.peer.as_ref().ok_or_else(not_a_url)?;
+        let head = self.head(peer, &method, path, body.len(), headers)?;
+        let (status, body) = self.pool.ask(peer, head, body).await.map_err(|failure| match failure {
+            Failure::Unreachable(error) => {
+                Error::Unreachable { url: self.base_url.to_string(), cause: chain(&error) }
+            }
+            Failure::Broken(error) => self.broken(&error),
+        })?;
+        if status.is_success() { Ok(body) } else { Err(self.refusal(status, body).await) }
+    }
+
+    fn head(
+        &self,
+        peer: &Peer,
+        method: &Method,
+        path: &str,
+        body_length: usize,
+        headers: &[(HeaderName, String)],
+    ) -> Result<Bytes, Error> {
+        let base_path =
+            self.base_url.splitn(4, '/').nth(3).map(|path| format!("/{path}")).unwrap_or_default();
+        let path = PathAndQuery::try_from(base_path + path).map_err(|error| self.broken(&error))?;
+        let mut head = BytesMut::with_capacity(512);
+        head.put_slice(format!("{method} {path} HTTP/1.1\r\n").as_bytes());
+        let mut field = |name: &HeaderName, value: &[u8]| {
+            for part in [name.as_str().as_bytes(), b": ", value, b"\r\n"] {
+                head.put_slice(part);
+            }
+        };
+        field(&header::HOST, format!("{}:{}", peer.host, peer.port).as_bytes());
+        for (name, value) in &self.headers {
+            field(name, value.as_bytes());
         }
         for (name, value) in headers {
             if let Ok(value) = HeaderValue::from_str(value) {
-                request.headers_mut().insert(name, value);
+                field(name, value.as_bytes());
             }
         }
-        let response = self.client.request(request).await.map_err(|error| {
-            if error.is_connect() {
-                Error::Unreachable { url: self.base_url.to_string(), cause: chain(&error) }
-            } else {
-                self.broken(&error)
+        if method != Method::GET {
+            field(&header::CONTENT_TYPE, b"application/json");
+            field(&header::CONTENT_LENGTH, body_length.to_string().as_bytes());
+        }
+        head.put_slice(b"\r\n");
+        Ok(head.freeze())
+    }
+
+    async fn body(&self, mut body: Body) -> Result<BytesMut, Error> {
+        let mut whole = BytesMut::new();
+        while let Some(part) = body.part().await.map_err(|error| self.broken(&error))? {
+            if whole.len() + part.len() > MAX_ANSWER_BYTES {
+                let cause = format!("an answer is larger than {} MiB", MAX_ANSWER_BYTES >> 20);
+                return Err(Error::Broken { url: self.base_url.to_string(), cause });
             }
-        })?;
-        if response.status().is_success() { Ok(response) } else { Err(self.refusal(response).await) }
+            whole.unsplit(part);
+        }
+        Ok(whole)
     }
 
-    async fn body(&self, response: Response<Incoming>) -> Result<Bytes, Error> {
-        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
-        body.map(http_body_util::Collected::to_bytes)
-            .map_err(|error| Error::Broken { url: self.base_url.to_string(), cause: error.to_string() })
-    }
-
-    async fn read<T: DeserializeOwned>(&self, response: Response<Incoming>) -> Result<T, Error> {
-        let body = self.body(response).await?;
+    async fn read<T: DeserializeOwned>(&self, body: Body) -> Result<T, Error> {
+        let body = self.body(body).await?;
         serde_json::from_slice(&body).map_err(|error| self.broken(&error))
     }
 
     /// The envelope of an answer that is an error; something else in the way (a proxy, say) may have written it.
-    async fn refusal(&self, response: Response<Incoming>) -> Error {
-        let status = response.status();
-        let body = match self.body(response).await {
+    async fn refusal(&self, status: StatusCode, body: Body) -> Error {
+        let body = match self.body(body).await {
             Ok(body) => body,
             Err(error) => return error,
         };
@@ -240,6 +270,13 @@ impl HttpClient {
     }
 }
 
+/// Whom a URL names.
+fn peer(url: &str) -> Option<Peer> {
+    let url: Uri = url.parse().ok()?;
+    let host = url.host().filter(|_| url.scheme_str() == Some("http"))?;
+    Some(Peer { host: host.to_owned(), port: url.port_u16().unwrap_or(80) })
+}
+
 /// An error and its causes in one line.
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     std::iter::successors(Some(error), |error| error.source())
@@ -251,11 +288,11 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 /// Events as they come. Dropping them closes the connection.
 #[derive(Debug)]
 pub struct Events {
-    body: Incoming,
+    body: Body,
     decoder: SseDecoder,
     url: Arc<str>,
     /// Kept here and not in the call, since callers give up waiting and come back.
-    last_frame: Instant,
+    last_part: Instant,
 }
 
 impl Events {
@@ -267,18 +304,13 @@ impl Events {
             {
                 return Ok(Some(event));
             }
-            let frame = tokio::time::timeout_at(self.last_frame + STREAM_SILENCE, self.body.frame())
+            let part = tokio::time::timeout_at(self.last_part + STREAM_SILENCE, self.body.part())
                 .await
                 .map_err(|_| self.broken("nothing came for 30 s, not even a keep-alive"))?;
-            self.last_frame = Instant::now();
-            match frame {
+            self.last_part = Instant::now();
+            match part.map_err(|error| self.broken(&chain(&error)))? {
+                Some(part) => self.decoder.push(&part),
                 None => return Ok(None),
-                Some(Err(error)) => return Err(self.broken(&chain(&error))),
-                Some(Ok(frame)) => {
-                    if let Some(chunk) = frame.data_ref() {
-                        self.decoder.push(chunk);
-                    }
-                }
             }
         }
     }

@@ -6,6 +6,7 @@
 pub mod gateway;
 pub mod hive;
 mod http;
+mod http1;
 mod sse;
 pub mod transport;
 pub mod worker;

@@ -39,7 +39,7 @@ pub struct SseDecoder {
 
 impl SseDecoder {
     /// Takes the next chunk of the body.
-    pub fn push(&mut self, chunk: &Bytes) {
+    pub fn push(&mut self, chunk: &[u8]) {
         self.buffer.extend_from_slice(chunk);
     }
 
@@ -111,7 +111,7 @@ mod tests {
         let mut decoder = SseDecoder::default();
         let mut events = Vec::new();
         for chunk in chunks {
-            decoder.push(&chunk.into());
+            decoder.push(&chunk);
             while let Some(event) = decoder.next_event().unwrap() {
                 events.push(event);
             }

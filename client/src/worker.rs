@@ -1,6 +1,7 @@
 //! A worker's HTTP interface.
 
 use http::HeaderName;
+use protocol::tokens::{DetokenizeRequest, DetokenizeResponse, TokenizeRequest, TokenizeResponse};
 use protocol::vectors::{EmbedRequest, EmbedResponse, ScoreRequest, ScoreResponse};
 use protocol::worker::{CancelRequest, CancelResponse, ExecuteRequest, Health, LoadProgress};
 use protocol::{BootId, TaskEvent, WorkerId, headers};
@@ -36,6 +37,26 @@ impl WorkerClient {
     pub async fn score(&self, request: &ScoreRequest, correlation_id: &str) -> Result<ScoreResponse, Error> {
         let headers = [(HeaderName::from_static(headers::REQUEST_ID), correlation_id.to_owned())];
         self.0.post_with("/v1/rerank", request, &headers).await
+    }
+
+    /// Tells the tokens of a prompt. It takes no slot.
+    pub async fn tokenize(
+        &self,
+        request: &TokenizeRequest,
+        correlation_id: &str,
+    ) -> Result<TokenizeResponse, Error> {
+        let headers = [(HeaderName::from_static(headers::REQUEST_ID), correlation_id.to_owned())];
+        self.0.post_with("/v1/tokenize", request, &headers).await
+    }
+
+    /// Tells the text of tokens. It takes no slot.
+    pub async fn detokenize(
+        &self,
+        request: &DetokenizeRequest,
+        correlation_id: &str,
+    ) -> Result<DetokenizeResponse, Error> {
+        let headers = [(HeaderName::from_static(headers::REQUEST_ID), correlation_id.to_owned())];
+        self.0.post_with("/v1/detokenize", request, &headers).await
     }
 
     /// Ends a running execution.

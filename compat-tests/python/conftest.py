@@ -40,12 +40,14 @@ class System(NamedTuple):
 
 
 @contextmanager
-def running(**settings: str):
-    """Everything, started by `rbee-keeper up` on a data directory of its own with these RBEE_ settings."""
+def running(further: tuple = (), **settings: str):
+    """Everything, started by `rbee-keeper up` on a data directory of its own with these RBEE_ settings. `further` are models
+    besides the usual ones: name, kind and file of each."""
     models = required("RBEE_TEST_MODELS")
     files = [
         (MODEL, "text-gen", models / f"{MODEL}.gguf"),
         (EMBEDDING_MODEL, "embedding", models / EMBEDDING_MODEL / "model.safetensors"),
+        *further,
     ]
     keeper = required("RBEE_BIN_DIR") / "rbee-keeper"
     with tempfile.TemporaryDirectory(prefix="rbee-python-") as folder:
@@ -59,6 +61,8 @@ def running(**settings: str):
         )
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RBEE_")}
         environment |= {"RBEE_HIVE_PORT": "0", "RBEE_HIVE_FIRST_WORKER_PORT": "18001"}
+        # An answer that is found again tells nothing of the way to it.
+        settings = {"CACHE_MB": "0"} | settings
         environment |= {f"RBEE_{name}": value for name, value in settings.items()}
         command = [keeper, "up", "--port", "0", "--data-dir", data_dir, "--json"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True)

@@ -73,7 +73,7 @@ BASE_PATH = re.compile(r"/openai/v1|/openai|/v1")
 # What we say beyond the SDK's types, by type. Anything else is a slip of the pen.
 EXTENSIONS = {
     ErrorObject: {"details", "correlation_id", "retriable", "retry_after_ms"},
-    Model: {"state", "context_length"},
+    Model: {"state", "context_length", "kind", "root"},
 }
 
 

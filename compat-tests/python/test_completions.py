@@ -113,12 +113,23 @@ def test_stop(go_on):
     assert (choice.text, choice.finish_reason) == (whole[: whole.index(stop)], "stop")
 
 
+def test_a_model_without_infill_tokens_says_so(go_on):
+    with pytest.raises(openai.BadRequestError) as caught:
+        go_on("def f(x):\n    ", suffix="\n    return y")
+    assert (caught.value.code, caught.value.param) == ("UNSUPPORTED_PARAMETER", "suffix")
+    assert "no infill tokens" in caught.value.message
+    # An empty one is none.
+    assert texts(go_on(suffix="")) == texts(go_on())
+
+
 @pytest.mark.parametrize(
     ("options", "param"),
     [
         ({"prompt": ""}, "prompt"),
         ({"prompt": []}, "prompt"),
         ({"suffix": "the end"}, "suffix"),
+        ({"suffix": "the end", "echo": True}, "echo"),
+        ({"suffix": "", "prompt": ""}, "prompt"),
         ({"best_of": 2, "stream": True}, "best_of"),
         ({"n": 3, "best_of": 2}, "best_of"),
         ({"n": 0}, "n"),

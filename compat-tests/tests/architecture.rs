@@ -13,7 +13,7 @@ fn root() -> PathBuf {
 }
 
 /// The workspace's crates by folder, and which of them each may use.
-const EDGES: [(&str, &[&str]); 9] = [
+const EDGES: [(&str, &[&str]); 10] = [
     ("protocol", &[]),
     ("daemon", &["protocol"]),
     ("client", &["protocol"]),
@@ -23,6 +23,7 @@ const EDGES: [(&str, &[&str]); 9] = [
     ("worker/kernels", &[]),
     ("keeper", &["client", "daemon", "protocol"]),
     ("compat-tests", &["client", "protocol"]),
+    ("bench/load", &["protocol"]),
 ];
 
 /// The names in a manifest's `[dependencies]`.
@@ -128,7 +129,17 @@ fn sql_scripts_and_ssh_have_one_home_each() {
 
 #[test]
 fn unsafe_code_has_two_homes() {
-    let all = ["protocol", "daemon", "client", "gateway", "hive-agent", "worker", "keeper", "compat-tests"];
+    let all = [
+        "protocol",
+        "daemon",
+        "client",
+        "gateway",
+        "hive-agent",
+        "worker",
+        "keeper",
+        "compat-tests",
+        "bench/load",
+    ];
     check_home(&all, &["unsafe {", "unsafe fn", "unsafe impl"], &["kernels", "mmap"]);
 }
 

@@ -1,6 +1,7 @@
 //! The token that guards a daemon, and the rule that an open door needs one.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
@@ -8,6 +9,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use protocol::{ApiError, ErrorCode};
 use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::config::secret;
@@ -48,10 +50,47 @@ pub fn check_bind(ip: IpAddr, token: Option<&Token>) -> Result<(), String> {
     ))
 }
 
+/// Who asks, as far as that is known: whoever shows the same credential is the same caller, and without a token
+/// everyone is. In the extensions of every request that passed the door.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Caller(Arc<str>);
+
+impl Caller {
+    /// Of whom shows this token, which cannot be told from it.
+    fn of(token: Option<&Token>) -> Self {
+        let Some(token) = token else { return Self("anyone".into()) };
+        let digest = Sha256::digest(token.expose());
+        let first = digest.iter().take(8).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+        Self(format!("{first:016x}").into())
+    }
+
+    /// The name that what the caller owns is kept under.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The lock of a door: the token, and who shows it.
+#[derive(Debug, Clone)]
+pub struct Door {
+    token: Option<Token>,
+    caller: Caller,
+}
+
+impl Door {
+    /// A door that wants this token, or none.
+    pub fn new(token: Option<Token>) -> Self {
+        Self { caller: Caller::of(token.as_ref()), token }
+    }
+}
+
 /// Lets a request pass if it shows the token, or if there is none.
-pub async fn require_token(State(token): State<Option<Token>>, request: Request, next: Next) -> Response {
-    match check(token.as_ref(), request.headers()) {
-        Ok(()) => next.run(request).await,
+pub async fn require_token(State(door): State<Door>, mut request: Request, next: Next) -> Response {
+    match check(door.token.as_ref(), request.headers()) {
+        Ok(()) => {
+            request.extensions_mut().insert(door.caller);
+            next.run(request).await
+        }
         Err(error) => Failure(error).into_response(),
     }
 }

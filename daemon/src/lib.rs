@@ -3,6 +3,7 @@
 
 pub mod auth;
 pub mod config;
+pub mod descriptors;
 pub mod http;
 pub mod logging;
 pub mod serve;

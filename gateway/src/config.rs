@@ -1,5 +1,6 @@
 //! The queen's settings: flags, environment, the `[queen]` section of the settings file, defaults, in this order.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,6 +13,8 @@ use daemon::shutdown::Parent;
 use protocol::config::{HIVE_PORT, QUEEN_PORT};
 use protocol::worker::Backend;
 use serde::Deserialize;
+
+use crate::inference::ModelNames;
 
 /// One OpenAI-compatible server over all your machines.
 #[derive(Debug, Parser)]
@@ -29,7 +32,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve until told to stop
-    Daemon(DaemonArgs),
+    Daemon(Box<DaemonArgs>),
     /// Print the OpenAPI document
     Openapi,
 }
@@ -61,6 +64,12 @@ pub struct DaemonArgs {
     /// Device number of workers that are started on demand on cuda or metal [default: 0]
     #[arg(long, env = "RBEE_GPU")]
     pub gpu: Option<u32>,
+    /// Model of requests that name none [default: none on /v1, smollm2-135m-instruct on /v2]
+    #[arg(long, env = "RBEE_DEFAULT_MODEL", value_name = "MODEL")]
+    pub default_model: Option<String>,
+    /// Another name for a model, as in gpt-4o-mini=smollm2-135m-instruct or claude-*=MODEL; may be given several times
+    #[arg(long = "alias", env = "RBEE_ALIASES", value_name = "NAME=MODEL", value_delimiter = ',', value_parser = alias)]
+    pub aliases: Vec<(String, String)>,
     /// Requests that may wait for a slot before new ones are refused [default: 1024]
     #[arg(long, env = "RBEE_QUEUE_LIMIT", value_name = "N")]
     pub queue_limit: Option<usize>,
@@ -70,6 +79,16 @@ pub struct DaemonArgs {
     /// Seconds that running requests get to end after the queen is told to stop [default: 3]
     #[arg(long, env = "RBEE_DRAIN_SECONDS", value_name = "SECONDS")]
     pub drain_seconds: Option<u64>,
+    /// MiB of answers that are kept for requests which would be answered the same, and as much for embeddings; 0 for none
+    /// [default: 64]
+    #[arg(long, env = "RBEE_CACHE_MB", value_name = "MIB")]
+    pub cache_mb: Option<u64>,
+    /// Seconds from a request's head to its body's end [default: 60]
+    #[arg(long, env = "RBEE_BODY_TIMEOUT_SECONDS", value_name = "SECONDS")]
+    pub body_timeout_seconds: Option<u64>,
+    /// Origin whose web pages may use this server, or * for all; may be given several times [default: none]
+    #[arg(long = "cors-origin", env = "RBEE_CORS_ORIGINS", value_name = "ORIGIN", value_delimiter = ',')]
+    pub cors_origins: Vec<String>,
     /// Stop when standard input closes, as it does when the parent process ends
     #[arg(long)]
     pub exit_with_parent: bool,
@@ -99,9 +118,14 @@ struct Section {
     hive_token: Option<String>,
     backend: Option<Backend>,
     gpu: Option<u32>,
+    default_model: Option<String>,
+    aliases: BTreeMap<String, String>,
     queue_limit: Option<usize>,
     cold_start_seconds: Option<u64>,
     drain_seconds: Option<u64>,
+    cache_mb: Option<u64>,
+    body_timeout_seconds: Option<u64>,
+    cors_origins: Vec<String>,
     log_level: Option<String>,
 }
 
@@ -130,9 +154,13 @@ pub struct Settings {
     pub hive_token: Option<Token>,
     pub backend: Backend,
     pub gpu: Option<u32>,
+    pub models: ModelNames,
     pub queue_limit: usize,
     pub cold_start_wait: Duration,
     pub drain_grace: Duration,
+    pub cache_bytes: u64,
+    pub body_within: Duration,
+    pub cors_origins: Vec<String>,
     pub parent: Parent,
 }
 
@@ -160,11 +188,28 @@ impl Settings {
             hive_token: self::token(args.hive_token.or(section.hive_token).or(hive.token))?,
             backend: args.backend.or(section.backend).unwrap_or(Backend::Cpu),
             gpu: args.gpu.or(section.gpu),
+            models: ModelNames::new(
+                args.default_model.or(section.default_model),
+                // Those of the command line come first.
+                args.aliases.into_iter().chain(section.aliases),
+            ),
             queue_limit: args.queue_limit.or(section.queue_limit).unwrap_or(1024),
             cold_start_wait: seconds(args.cold_start_seconds, section.cold_start_seconds, 60),
             drain_grace: seconds(args.drain_seconds, section.drain_seconds, 3),
+            cache_bytes: args.cache_mb.or(section.cache_mb).unwrap_or(64) << 20,
+            body_within: seconds(args.body_timeout_seconds, section.body_timeout_seconds, 60),
+            cors_origins: if args.cors_origins.is_empty() { section.cors_origins } else { args.cors_origins },
             parent: if args.exit_with_parent { Parent::HoldsStdin } else { Parent::None },
         })
+    }
+}
+
+fn alias(setting: &str) -> Result<(String, String), String> {
+    match setting.split_once('=') {
+        Some((name, model)) if !name.is_empty() && !model.is_empty() => {
+            Ok((name.to_owned(), model.to_owned()))
+        }
+        _ => Err("an alias is NAME=MODEL, as in gpt-4o-mini=smollm2-135m-instruct".to_owned()),
     }
 }
 

@@ -1,7 +1,11 @@
 //! The door: every route of the queen.
 
+mod asking;
+mod body;
 mod docs;
+mod drain;
 mod health;
+mod idempotency;
 mod middleware;
 mod models;
 mod openai;
@@ -9,10 +13,11 @@ mod tasks;
 mod workers;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
-use daemon::auth::Token;
+use axum::middleware::from_fn_with_state;
+use daemon::auth::{Door, Token, require_token};
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -21,6 +26,7 @@ use crate::inference::Inference;
 use crate::tasks::Jobs;
 
 pub use docs::openapi;
+pub use drain::Drain;
 
 /// What the handlers work with.
 pub struct Queen {
@@ -31,6 +37,16 @@ pub struct Queen {
     pub(crate) stop: CancellationToken,
 }
 
+/// How the door is kept.
+pub struct DoorSettings {
+    /// What callers must show.
+    pub token: Option<Token>,
+    /// Time from a request's head to its body's end.
+    pub body_within: Duration,
+    /// Origins whose pages may use this server; `*` for all.
+    pub cors_origins: Vec<String>,
+}
+
 type State = axum::extract::State<Arc<Queen>>;
 type Routes = OpenApiRouter<Arc<Queen>>;
 
@@ -39,13 +55,16 @@ const BODY_LIMIT_BYTES: usize = 32 * 1024 * 1024;
 
 /// OpenAI's surface, wherever it is mounted.
 fn openai_routes() -> Routes {
-    OpenApiRouter::new()
+    let routes = OpenApiRouter::new()
         .routes(routes!(openai::chat::create))
         .routes(routes!(openai::completions::create))
         .routes(routes!(openai::embeddings::create))
         .routes(routes!(openai::rerank::create))
+        .routes(routes!(openai::tokens::tokenize))
+        .routes(routes!(openai::tokens::detokenize))
         .routes(routes!(openai::models::list))
-        .routes(routes!(openai::models::retrieve))
+        .routes(routes!(openai::models::retrieve));
+    openai::unavailable::add(routes)
 }
 
 /// rbee's own surface.
@@ -67,13 +86,21 @@ fn guarded_routes() -> Routes {
 }
 
 /// The whole URL space.
-pub fn router(queen: Arc<Queen>, token: Option<Token>) -> Router {
+pub fn router(queen: Arc<Queen>, settings: DoorSettings, drain: Drain) -> Router {
     let (guarded, _) = guarded_routes().split_for_parts();
     // Clients in the field use these base URLs as well; the document tells of /v1 only.
     let (alias, _) = openai_routes().split_for_parts();
     let guarded = guarded.nest("/openai/v1", alias.clone()).nest("/openai", alias);
-    let guarded = guarded.layer(axum::middleware::from_fn_with_state(token, daemon::auth::require_token));
+    let door = Door::new(settings.token);
+    let limits = body::BodyLimits { bytes: BODY_LIMIT_BYTES, within: settings.body_within };
+    let guarded = guarded
+        .layer(from_fn_with_state(idempotency::Replays::default(), idempotency::replay))
+        // A replay compares bodies, so they are read outside of it.
+        .layer(from_fn_with_state(limits, body::read))
+        // Nothing is read of those who may not pass.
+        .layer(from_fn_with_state(door, require_token))
+        .layer(from_fn_with_state(drain, drain::admit));
     let (open, _) = OpenApiRouter::new().routes(routes!(health::health)).split_for_parts();
     let router = guarded.merge(open).merge(docs::routes()).with_state(queen);
-    daemon::http::with_manners(middleware::layers(router), BODY_LIMIT_BYTES)
+    daemon::http::with_manners(middleware::layers(router, &settings.cors_origins), BODY_LIMIT_BYTES)
 }

@@ -1,9 +1,15 @@
 //! The path of one request: a place in the queue, a slot, a worker's events.
 
+mod answer;
+mod cache;
+mod call;
+mod clock;
 mod collect;
+mod names;
 mod relay;
 mod request;
 mod run;
+mod tokens;
 mod vectors;
 
 use std::sync::Arc;
@@ -16,13 +22,18 @@ use tokio_util::sync::CancellationToken;
 use crate::hives::Hives;
 use crate::scheduler::{Demand, Scheduler};
 
+pub use cache::{AnswerCache, Sharing};
+pub use call::Asked;
+pub use clock::{Clock, Spans};
 pub use collect::{Completed, Parts, collect};
+pub use names::ModelNames;
 pub use relay::{
     ChatWriter, CompletionWriter, FrameWriter, Head, best_choices, chat_completion, comment, completion,
 };
-pub use request::{InferenceRequest, chat_request, completion_order, task_request};
-pub use run::Run;
-pub use vectors::Asked;
+pub use request::{
+    InferenceRequest, chat_request, completion_order, task_request, tokenize_order, tokenize_refusal,
+};
+pub use run::{Run, shutting_down};
 
 /// All that a request needs to be answered.
 #[derive(Clone)]
@@ -33,32 +44,65 @@ pub struct Inference {
     pub scheduler: Scheduler,
     /// Cancelled when the grace of running requests is over: each ends with an error event.
     pub cut: CancellationToken,
+    /// What callers call the models.
+    pub names: Arc<ModelNames>,
+    /// Answers that would be the same again; none if they are not kept.
+    pub cache: Option<AnswerCache>,
     /// How long a call without streaming waits for a worker.
     pub cold_start_wait: Duration,
 }
 
+/// Who asks, and how.
+#[derive(Debug, Clone)]
+pub struct Asker {
+    /// The id that logs know the request by.
+    pub correlation_id: Arc<str>,
+    /// Who it is; what is kept for one is not told to another.
+    pub caller: Arc<str>,
+    /// Whether an answer to an earlier request will do, if it would be the same.
+    pub may_share: bool,
+    /// Runs since the request came.
+    pub clock: Clock,
+}
+
 impl Inference {
     /// Admits a request. What comes back tells its events; dropping it cancels, whatever phase it is in.
-    pub async fn run(&self, request: InferenceRequest, correlation_id: &str) -> Result<Run, ApiError> {
-        self.check_model(&request.model, ModelKind::TextGen)?;
-        let demand =
-            Demand { model: request.model.clone(), priority: request.priority, node: request.node.clone() };
+    pub async fn run(&self, mut request: InferenceRequest, asker: &Asker) -> Result<Run, ApiError> {
+        let demand = Demand {
+            model: self.model(&request.model, ModelKind::TextGen)?.to_owned(),
+            priority: request.priority,
+            node: request.node.clone(),
+            deadline: request.deadline,
+        };
+        request.model = self.names.shown(&request.model);
         let ticket = self.scheduler.acquire(demand.clone()).await?;
-        Ok(Run::new(self.clone(), Arc::new(request), demand, ticket, correlation_id))
+        asker.clock.mark_routed();
+        Ok(Run::new(self.clone(), Arc::new(request), demand, ticket, asker.clone()))
     }
 
-    /// The model must be in a catalog, and must be made for what is asked.
-    fn check_model(&self, model: &str, wanted: ModelKind) -> Result<(), ApiError> {
+    /// The catalogs' name of the model that a caller asks for, which must be made for what is asked.
+    fn model<'a>(&'a self, asked: &'a str, wanted: ModelKind) -> Result<&'a str, ApiError> {
+        let (model, kind) = self.model_of_any_kind(asked)?;
+        if kind == wanted { Ok(model) } else { Err(wrong_kind(model, kind, wanted)) }
+    }
+
+    /// The catalogs' name of the model that a caller asks for, and what it is for.
+    fn model_of_any_kind<'a>(&'a self, asked: &'a str) -> Result<(&'a str, ModelKind), ApiError> {
+        let model = self.names.resolve(asked)?;
         let fleet = self.hives.fleet();
-        let Some(entry) = fleet.model(model) else {
-            if !fleet.nodes().any(|(_, node)| node.connected) {
-                let message = "No hive is connected, so it is not known which models there are.";
-                return Err(ApiError::new(ErrorCode::HiveUnavailable, message).with_retry_after_ms(1000));
-            }
-            let message = format!("The model '{model}' does not exist on this server.");
-            return Err(ApiError::new(ErrorCode::ModelNotFound, message).with_param("model"));
+        if let Some(entry) = fleet.model(model) {
+            return Ok((model, entry.kind));
+        }
+        if !fleet.nodes().any(|(_, node)| node.connected) {
+            let message = "No hive is connected, so it is not known which models there are.";
+            return Err(ApiError::new(ErrorCode::HiveUnavailable, message).with_retry_after_ms(1000));
+        }
+        let message = if model == asked {
+            format!("The model '{model}' does not exist on this server.")
+        } else {
+            format!("The model '{model}', which '{asked}' stands for, does not exist on this server.")
         };
-        if entry.kind == wanted { Ok(()) } else { Err(wrong_kind(model, entry.kind, wanted)) }
+        Err(ApiError::new(ErrorCode::ModelNotFound, message).with_param("model"))
     }
 }
 

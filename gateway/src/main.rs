@@ -8,7 +8,7 @@ use gateway::config::{Cli, Command};
 fn main() -> ExitCode {
     let Cli { command, common } = Cli::parse();
     let outcome = match command {
-        Command::Daemon(args) => gateway::config::Settings::load(&common, args).and_then(gateway::run),
+        Command::Daemon(args) => gateway::config::Settings::load(&common, *args).and_then(gateway::run),
         Command::Openapi => print_openapi(),
     };
     match outcome {

@@ -11,8 +11,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{LocalHive, Settings};
 use crate::hives::{Hives, Link, LocalHiveProcess, NodeName};
-use crate::http::{self, Queen};
-use crate::inference::Inference;
+use crate::http::{self, DoorSettings, Drain, Queen};
+use crate::inference::{AnswerCache, Inference};
 use crate::runtime_file::{self, RuntimeFile};
 use crate::scheduler::{Scheduler, StartPolicy};
 use crate::tasks::Jobs;
@@ -25,6 +25,7 @@ const CLOSE_WITHIN: Duration = Duration::from_millis(500);
 /// Serves until told to stop.
 pub fn run(settings: Settings) -> anyhow::Result<()> {
     daemon::logging::init(&settings.log_level).context("the log level is not valid")?;
+    daemon::descriptors::raise_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(settings))
 }
@@ -44,17 +45,37 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let cold_start_wait = settings.cold_start_wait;
     let jobs = Jobs::default();
     let queen = Arc::new(Queen {
-        inference: Inference { hives, scheduler, cut: cut.clone(), cold_start_wait },
+        inference: Inference {
+            hives,
+            scheduler,
+            cut: cut.clone(),
+            names: Arc::new(settings.models.clone()),
+            cache: AnswerCache::new(settings.cache_bytes),
+            cold_start_wait,
+        },
         jobs: jobs.clone(),
         started: Instant::now(),
         stop: stop.clone(),
     });
-    let router = http::router(queen, settings.token.clone());
+    let drain = Drain::new(stop.clone());
+    let door = DoorSettings {
+        token: settings.token.clone(),
+        body_within: settings.body_within,
+        cors_origins: settings.cors_origins.clone(),
+    };
+    let router = http::router(queen, door, drain.clone());
     let url = format!("http://{address}");
     let runtime_file = RuntimeFile::write(lock, &settings.data_dir, &local_url(address))?;
     announce(&url);
-    tokio::spawn(cut_after(stop.clone(), settings.drain_grace, cut.clone()));
-    daemon::serve::serve(listener, router, stop, settings.drain_grace + CLOSE_WITHIN).await?;
+    tokio::spawn(cut_after(stop, settings.drain_grace, cut.clone()));
+    // The door stays open while anything runs, so that who comes then is told to come again, and not left alone.
+    let close_door = CancellationToken::new();
+    let server = daemon::serve::serve(listener, router, close_door.clone(), CLOSE_WITHIN);
+    let drained = async {
+        drain.done().await;
+        close_door.cancel();
+    };
+    tokio::join!(server, drained);
     // Jobs without a reader hold no connection, and have the same grace.
     jobs.ended_or(&cut).await;
     // Everything that the queen started ends before she does.

@@ -4,6 +4,7 @@
 //! slot of one worker, or into a refusal. Dropping either gives back what it held. Commands go through an unbounded
 //! channel because a drop cannot wait; their number is bounded by the tickets and leases that the queue limit allows.
 
+mod pace;
 mod policy;
 mod queue;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use protocol::task::Priority;
 use protocol::worker::Backend;
 use protocol::{ApiError, ErrorCode};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::hives::{Fleet, NodeName};
@@ -37,6 +39,8 @@ pub struct Demand {
     pub priority: Priority,
     /// The only machine that may serve it, if the caller said so.
     pub node: Option<NodeName>,
+    /// When a slot is of no use any more.
+    pub deadline: Option<Instant>,
 }
 
 /// How workers are started when none serves a model.

@@ -62,7 +62,7 @@ pub async fn run(config: Config, on_listening: impl FnOnce(&str)) -> anyhow::Res
         Some(ended) => ended,
         None => server.await,
     };
-    ended.context("the server broke off")?.context("the server failed")?;
+    ended.context("the server broke off")?;
     drop(lock);
     tracing::info!("stopped");
     Ok(())

@@ -39,6 +39,7 @@ pub mod openai;
 pub mod queen;
 pub mod rerank;
 pub mod task;
+pub mod tokens;
 pub mod vectors;
 pub mod worker;
 

@@ -9,7 +9,8 @@ use crate::vectors::VectorUsage;
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[schema(example = json!({"model": "a-rerank-model", "query": "What is rust?", "documents": ["Iron oxide.", "A language."]}))]
 pub struct RerankRequest {
-    /// A model's name.
+    /// A model's name, or an alias; the server's default model, if it has one, where this is absent.
+    #[serde(default)]
     pub model: String,
     /// What is looked for.
     pub query: String,

@@ -182,6 +182,10 @@ pub struct ExecuteRequest {
     /// The same as tokens of the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt_tokens: Option<Vec<u32>>,
+    /// What stands after the gap that is to be filled, of which `prompt` or `prompt_tokens` is what stands before; in neither
+    /// are special tokens understood. Only models with infill tokens fill gaps. Empty is the same as absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suffix: Option<String>,
     /// What a user says: one user turn where the model has a chat template, text to continue where it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instruction: Option<String>,

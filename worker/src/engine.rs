@@ -26,7 +26,7 @@ mod step_loop;
 pub use event::{Event, Finish};
 pub use generation::Job;
 pub use handle::Engine;
-pub use request::{GenerationRequest, Input, ToolUse};
+pub use request::{GenerationRequest, Input, ToolUse, check_tokens};
 pub use slots::{SlotGuard, Slots};
 
 use protocol::ApiError;

@@ -2,6 +2,7 @@
 
 mod execute;
 mod lifecycle;
+mod tokens;
 mod vectors;
 
 use std::sync::Arc;
@@ -35,6 +36,8 @@ fn routes() -> OpenApiRouter<Arc<Service>> {
         .routes(routes!(execute::cancel))
         .routes(routes!(vectors::embed))
         .routes(routes!(vectors::rerank))
+        .routes(routes!(tokens::tokenize))
+        .routes(routes!(tokens::detokenize))
         .routes(routes!(lifecycle::health))
         .routes(routes!(lifecycle::ready))
         .routes(routes!(lifecycle::loading_progress))

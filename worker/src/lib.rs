@@ -64,11 +64,9 @@ pub async fn run(config: Config, on_listening: impl FnOnce(SocketAddr)) -> Resul
     result
 }
 
-async fn end_server(server: JoinHandle<std::io::Result<()>>) {
-    match server.await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::error!(%error, "the server failed"),
-        Err(error) => tracing::error!(%error, "the server panicked"),
+async fn end_server(server: JoinHandle<()>) {
+    if let Err(error) = server.await {
+        tracing::error!(%error, "the server panicked");
     }
 }
 

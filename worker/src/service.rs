@@ -1,6 +1,8 @@
 //! What the worker does for a caller, apart from how the caller asks: take a request, run it, cancel it, tell the state.
-//! What only models that make vectors do is in `vectors`.
+//! What only models that make vectors do is in `vectors`, tokens without an execution are in `tokens`.
 
+mod prompt;
+mod tokens;
 mod vectors;
 
 use std::collections::HashMap;
@@ -8,17 +10,18 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use protocol::hive::ModelKind;
-use protocol::worker::{Health, Message, Ready, WorkerState};
+use protocol::worker::{Health, Ready, WorkerState};
 use protocol::{ApiError, ErrorCode};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::embedding::engine::VectorEngine;
 use crate::embedding::model::Reader;
-use crate::engine::{Engine, Event, GenerationRequest, Input, Job, SlotGuard, Slots};
+use crate::engine::{Engine, Event, GenerationRequest, Job, SlotGuard, Slots};
 use crate::lifecycle::Lifecycle;
-use crate::text::language::{Language, Prepared, Terms};
+use crate::text::language::Language;
+use prompt::Prompt;
 
 /// Events that wait for a reader before its sequence pauses.
 const EVENTS_WAITING_MAX: usize = 64;
@@ -37,6 +40,8 @@ pub struct Service {
     /// Cancelled when the worker is to stop.
     pub stop: CancellationToken,
     slots: Slots,
+    /// Texts that may be tokenised without an execution at once.
+    tokenizing: Arc<Semaphore>,
     serving: OnceLock<Serving>,
     running: Arc<Running>,
     started: Instant,
@@ -153,6 +158,7 @@ impl Service {
         Self {
             lifecycle: Lifecycle::new(),
             slots: Slots::new(config.slots),
+            tokenizing: Arc::new(Semaphore::new(tokens::AT_ONCE_MAX)),
             serving: OnceLock::new(),
             running: Arc::new(Running::default()),
             started: Instant::now(),
@@ -197,7 +203,8 @@ impl Service {
         let sampling = request.sampling.clone();
         let (request_id, choices, echo) = (request.request_id.clone(), request.choices, request.echo);
         let (wanted, field) = (request.max_tokens, request.input.field());
-        let Prompt { tokens: prompt, prepared } = tokenize(loaded.language.clone(), request).await?;
+        let Prompt { tokens: prompt, prepared } =
+            prompt::of_execution(loaded.language.clone(), request).await?;
         let grammar = loaded.language.grammar(&prepared).await?;
         let max_tokens = fit(prompt.len(), wanted, loaded.context_limit(), field)?;
         let prompt_tokens = prompt.len() as u32;
@@ -314,79 +321,6 @@ impl Service {
             uptime_seconds: self.started.elapsed().as_secs(),
         }
     }
-}
-
-/// A prompt as the model reads it.
-struct Prompt {
-    tokens: Vec<u32>,
-    prepared: Prepared,
-}
-
-/// Formats and encodes the input; on a thread of its own, since a long one takes longer than a reactor should wait.
-async fn tokenize(language: Arc<Language>, request: GenerationRequest) -> Result<Prompt, ApiError> {
-    let encoded = tokio::task::spawn_blocking(move || {
-        let (input, terms) = terms_of(request);
-        let field = input.field();
-        let prepared = match input {
-            Input::Tokens(tokens) => {
-                let text = language.vocabulary.spell(&tokens);
-                return Ok(Prompt { tokens, prepared: Prepared::plain(text, terms) });
-            }
-            Input::Prompt(prompt) => Prepared::plain(prompt, terms),
-            Input::Instruction(text) if language.template.is_none() => Prepared::plain(text, terms),
-            Input::Instruction(content) => {
-                let message = Message { role: "user".to_owned(), content, ..Message::default() };
-                language.prepare(&[message], terms)?
-            }
-            Input::Messages(messages) => {
-                // A template takes its time over texts too.
-                let bytes = messages.iter().map(|message| message.content.len()).sum();
-                refuse_endless(&language, bytes, field)?;
-                language.prepare(&messages, terms)?
-            }
-        };
-        refuse_endless(&language, prepared.prompt.len(), field)?;
-        let tokens = language.tokenizer.encode_prompt(&prepared.prompt).map_err(|error| {
-            tracing::error!(error, "the tokenizer failed");
-            ApiError::new(ErrorCode::Internal, "The tokenizer could not encode this text.")
-        })?;
-        Ok::<_, ApiError>(Prompt { tokens, prepared })
-    });
-    let prompt = encoded.await.map_err(|_| ApiError::new(ErrorCode::Internal, "The tokenizer failed."))??;
-    if prompt.tokens.is_empty() {
-        return Err(ApiError::invalid("prompt", "The prompt makes no tokens."));
-    }
-    Ok(prompt)
-}
-
-/// Refuses a text that cannot fit whatever its tokens are, before the work of finding them.
-fn refuse_endless(language: &Language, bytes: usize, field: &str) -> Result<(), ApiError> {
-    let (least, limit) = (language.tokenizer.least_tokens(bytes), language.context_limit);
-    if least < limit {
-        return Ok(());
-    }
-    let message = format!(
-        "This model's context holds {limit} tokens; the prompt's {bytes} bytes make {least} at least."
-    );
-    Err(ApiError::new(ErrorCode::ContextLengthExceeded, message)
-        .with_param(field)
-        .with_detail("context_length", limit)
-        .with_detail("requested_tokens", least + 1))
-}
-
-/// What a request says to, and what it says about the answer.
-fn terms_of(request: GenerationRequest) -> (Input, Terms) {
-    let tools = request.tools.unwrap_or_default();
-    let terms = Terms {
-        tools: tools.tools,
-        tool_choice: tools.choice,
-        is_single_call: !tools.parallel,
-        template_options: request.template_options,
-        constraint: request.constraint,
-        min_tokens: request.sampling.min_tokens,
-        stop: request.stop,
-    };
-    (request.input, terms)
 }
 
 /// How many tokens may be generated, if prompt and answer fit the context together.

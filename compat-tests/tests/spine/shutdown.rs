@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use client::Error;
 use compat_tests::{Signal, Stack, eventually, kill};
 use serde_json::Value;
 
@@ -36,6 +37,27 @@ async fn sigterm_ends_a_stream_that_outlasts_the_grace_with_an_error() {
     assert!(!frames.contains(&done()));
     assert_eq!(stack.queen_ended(ORDERLY).await.code(), Some(0));
     stack.sandbox.emptied(Duration::from_secs(1)).await;
+}
+
+#[tokio::test]
+async fn during_the_grace_running_streams_end_well_and_new_requests_are_told_to_come_again() {
+    let mut stack = Stack::start_with(&["--local-hive", "spawn", "--drain-seconds", "30"]).await;
+    stack.warm_up().await;
+    let mut stream = stack.stream("Tell a story.", 150).await;
+    stream.next_text().await;
+    stack.signal_queen(Signal::TERM);
+    let refusal = eventually("new requests are refused", ORDERLY, async || match stack.ask("Hi", 1).await {
+        Err(Error::Api(error)) => Some(error),
+        Ok(_) => None,
+        Err(error) => panic!("the door is closed while a stream runs: {error}"),
+    })
+    .await;
+    assert_eq!(refusal.code.as_str(), "SHUTTING_DOWN");
+    assert!(refusal.retriable && refusal.retry_after_ms.is_some(), "{refusal:?}");
+    assert_eq!(stack.client().health().await.expect("health is told to the end").status, "draining");
+    assert_eq!(stream.rest().await.last(), Some(&done()), "the stream ends well");
+    // Nothing runs any more, so that she need not wait for the rest of the grace.
+    assert_eq!(stack.queen_ended(ORDERLY).await.code(), Some(0));
 }
 
 #[tokio::test]

@@ -54,6 +54,11 @@ fn unreadable(rejection: &BytesRejection) -> ApiError {
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    // To know a fault's path costs an allocation for every field, so only a body that has a fault is read that way.
+    serde_json::from_slice(body).or_else(|_| parse_by_path(body))
+}
+
+fn parse_by_path<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();

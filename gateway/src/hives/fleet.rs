@@ -33,7 +33,7 @@ impl NodeName {
 /// All machines. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Fleet {
-    nodes: BTreeMap<NodeName, Arc<Node>>,
+    nodes: Arc<BTreeMap<NodeName, Arc<Node>>>,
 }
 
 /// One machine, as its hive last reported.
@@ -42,7 +42,7 @@ pub struct Fleet {
 pub struct Node {
     /// False while the link to the hive is down: what stands here is then the last that was heard.
     pub connected: bool,
-    pub workers: BTreeMap<WorkerId, WorkerInfo>,
+    pub workers: BTreeMap<WorkerId, Arc<WorkerInfo>>,
     pub models: BTreeMap<String, ModelEntry>,
     pub backends: Vec<Backend>,
 }
@@ -54,12 +54,12 @@ impl Fleet {
     }
 
     /// All workers of all machines.
-    pub fn workers(&self) -> impl Iterator<Item = (&NodeName, &WorkerInfo)> {
+    pub fn workers(&self) -> impl Iterator<Item = (&NodeName, &Arc<WorkerInfo>)> {
         self.nodes().flat_map(|(name, node)| node.workers.values().map(move |worker| (name, worker)))
     }
 
     /// Workers of machines whose hive is connected.
-    pub fn reachable_workers(&self) -> impl Iterator<Item = (&NodeName, &WorkerInfo)> {
+    pub fn reachable_workers(&self) -> impl Iterator<Item = (&NodeName, &Arc<WorkerInfo>)> {
         let connected = self.nodes().filter(|(_, node)| node.connected);
         connected.flat_map(|(name, node)| node.workers.values().map(move |worker| (name, worker)))
     }
@@ -77,7 +77,8 @@ impl Fleet {
 
     /// Changes one machine's part; a machine that is new is added.
     pub fn change(&mut self, name: &NodeName, change: impl FnOnce(&mut Node)) {
-        change(Arc::make_mut(self.nodes.entry(name.clone()).or_default()));
+        let nodes = Arc::make_mut(&mut self.nodes);
+        change(Arc::make_mut(nodes.entry(name.clone()).or_default()));
     }
 }
 
@@ -87,12 +88,12 @@ impl Node {
         match event {
             HiveEvent::Snapshot(HiveSnapshot { boot_id: _, workers, models, backends }) => {
                 self.connected = true;
-                self.workers = workers.into_iter().map(|worker| (worker.id.clone(), worker)).collect();
+                self.workers = workers.into_iter().map(|worker| (worker.id.clone(), worker.into())).collect();
                 self.models = models.into_iter().map(|model| (model.reference.clone(), model)).collect();
                 self.backends = backends;
             }
             HiveEvent::Worker(worker) => {
-                self.workers.insert(worker.id.clone(), *worker);
+                self.workers.insert(worker.id.clone(), worker.into());
             }
             HiveEvent::WorkerRemoved(removed) => {
                 self.workers.remove(&removed.worker_id);

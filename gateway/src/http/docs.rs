@@ -1,5 +1,7 @@
 //! The OpenAPI document and the page that tries it out.
 
+mod manners;
+
 use axum::Router;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -35,6 +37,8 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
         .merge(guarded_routes())
         .routes(routes!(health::health));
     let mut document = routes.split_for_parts().1;
+    super::openai::unavailable::describe(&mut document, "/v1");
+    manners::describe(&mut document);
     // The router's mark for "slashes included" means nothing in OpenAPI.
     let paths = std::mem::take(&mut document.paths.paths);
     document.paths.paths = paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();

@@ -2,20 +2,21 @@
 
 use std::time::Duration;
 
-use axum::Extension;
 use axum::extract::Path;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use daemon::http::{Failure, Json, RequestId, event_stream, sse_event};
+use daemon::http::{Failure, Json, event_stream, sse_event};
 use futures::StreamExt;
 use protocol::config::DEFAULT_CHAT_MODEL;
 use protocol::task::{TaskAccepted, TaskRequest, TaskStatus, TaskView};
-use protocol::{ApiError, ErrorCode, ErrorEnvelope, JobId, headers};
+use protocol::{ErrorEnvelope, JobId, headers};
 
 use super::State;
+use super::asking::Asking;
 use crate::inference::task_request;
 
-/// Submit a task. It is queued at once and runs whether or not anyone reads its events.
+/// Submit a task. It is queued at once and runs whether or not anyone reads its events. The same body under the same
+/// Idempotency-Key is the same task.
 #[utoipa::path(
     post, path = "/tasks", operation_id = "submit_task", tag = "tasks",
     request_body = TaskRequest,
@@ -29,20 +30,12 @@ use crate::inference::task_request;
 )]
 pub(super) async fn submit(
     queen: State,
-    request_headers: HeaderMap,
-    Extension(RequestId(request_id)): Extension<RequestId>,
+    asking: Asking,
     Json(body): Json<TaskRequest>,
 ) -> Result<(StatusCode, Json<TaskAccepted>), Failure> {
-    if request_headers.contains_key("idempotency-key") {
-        let message =
-            "The header Idempotency-Key is not supported by this version; the task was not submitted.";
-        return Err(ApiError::new(ErrorCode::UnsupportedParameter, message)
-            .with_param("Idempotency-Key")
-            .into());
-    }
-    let request = task_request(body, DEFAULT_CHAT_MODEL)?;
+    let request = task_request(body, queen.inference.names.default_model().unwrap_or(DEFAULT_CHAT_MODEL))?;
     let priority = request.priority;
-    let run = queen.inference.run(request, &request_id).await?;
+    let run = queen.inference.run(request, &asking.asker).await?;
     let queue_position = run.queue_position();
     let job = queen.jobs.submit(run, priority);
     let accepted = TaskAccepted {

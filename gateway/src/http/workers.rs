@@ -63,7 +63,7 @@ fn workers(queen: &State) -> Vec<WorkerInfo> {
     let overlay = |worker: &WorkerInfo| {
         let mut worker = worker.clone();
         if worker.state.takes_requests() {
-            let taken = load.taken.get(&(worker.id.clone(), worker.boot_id.clone())).copied().unwrap_or(0);
+            let taken = load.taken.get(&worker.boot_id).copied().unwrap_or(0);
             worker.slots_available = worker.slots_total.saturating_sub(taken);
             worker.state = if taken > 0 { WorkerState::Busy } else { WorkerState::Idle };
         }

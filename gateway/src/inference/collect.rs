@@ -11,7 +11,7 @@ use super::Run;
 const RETRY_AFTER_LOAD_MS: u64 = 5000;
 
 /// A whole answer.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Completed {
     /// The answers, at least one.
     pub choices: Vec<ExecuteChoice>,
@@ -42,8 +42,8 @@ pub async fn collect(mut run: Run) -> Result<Completed, ApiError> {
             Some(event) => parts.take(&event),
             None => return Err(ApiError::new(ErrorCode::Internal, "The answer ended without an end.")),
         }
-        if let Some(usage) = parts.usage {
-            return Ok(Completed { choices: parts.choices, prompt: parts.prompt, usage });
+        if let Some(completed) = parts.completed() {
+            return Ok(completed);
         }
     }
 }
@@ -70,6 +70,13 @@ impl Parts {
             finish_reason: protocol::events::FinishReason::Stop,
         };
         Self { choices: vec![nothing; choices as usize], prompt: None, usage: None }
+    }
+
+    /// The whole answer, once the end has come; it is given out once.
+    pub(super) fn completed(&mut self) -> Option<Completed> {
+        let usage = self.usage.take()?;
+        let (choices, prompt) = (std::mem::take(&mut self.choices), self.prompt.take());
+        Some(Completed { choices, prompt, usage })
     }
 
     /// Adds what an event tells.

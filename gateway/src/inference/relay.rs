@@ -5,6 +5,7 @@ mod completion;
 mod words;
 
 use bytes::Bytes;
+use protocol::events::Queued;
 use protocol::{ApiError, ErrorEnvelope, TaskEvent};
 
 pub use chat::{ChatWriter, chat_completion};
@@ -42,7 +43,12 @@ fn error_frame(error: &ApiError) -> Bytes {
 /// What a waiting caller is told in comments.
 fn waiting(event: &TaskEvent) -> Bytes {
     match event {
-        TaskEvent::Queued(queued) => comment(&format!("queue position={}", queued.position)),
+        TaskEvent::Queued(Queued { position, eta_ms: None }) => {
+            comment(&format!("queue position={position}"))
+        }
+        TaskEvent::Queued(Queued { position, eta_ms: Some(eta_ms) }) => {
+            comment(&format!("queue position={position} eta_ms={eta_ms}"))
+        }
         TaskEvent::Narration(narration) => comment(&narration.message),
         _ => Bytes::new(),
     }

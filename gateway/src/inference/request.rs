@@ -4,6 +4,7 @@
 mod chat;
 mod completion;
 mod task;
+mod tokens;
 mod tools;
 
 use std::collections::BTreeMap;
@@ -20,11 +21,12 @@ use crate::hives::NodeName;
 pub use chat::chat_request;
 pub use completion::completion_order;
 pub use task::task_request;
+pub use tokens::{tokenize_order, tokenize_refusal};
 
 /// A request for text, checked.
 #[derive(Debug, Clone)]
 pub struct InferenceRequest {
-    /// The model's name in the catalogs.
+    /// The model as the caller names it; empty for the default.
     pub model: String,
     /// The order to a worker, all but its id.
     pub order: ExecuteRequest,
@@ -42,6 +44,11 @@ pub struct InferenceRequest {
 pub type CallersNames = &'static [(&'static str, &'static str)];
 
 impl InferenceRequest {
+    /// Answers that it asks for.
+    pub fn choices(&self) -> u32 {
+        self.order.n.unwrap_or(1)
+    }
+
     /// The order to a worker.
     pub fn to_execute(&self, request_id: &str) -> ExecuteRequest {
         ExecuteRequest { request_id: Some(request_id.to_owned()), ..self.order.clone() }
@@ -49,21 +56,25 @@ impl InferenceRequest {
 
     /// A worker's refusal with the field as the caller knows it.
     pub fn in_callers_words(&self, error: ApiError) -> ApiError {
-        let Some(param) = &error.param else { return error };
-        let renamed = self.names.iter().find_map(|(ours, callers)| {
-            let rest = param.strip_prefix(ours)?;
-            // Whole names only: a digit or a letter would make another name of it.
-            let is_whole = !ours.ends_with(|sign: char| sign.is_ascii_alphanumeric())
-                || !rest.starts_with(|sign: char| sign.is_ascii_alphanumeric() || sign == '_');
-            is_whole.then(|| format!("{callers}{rest}"))
-        });
-        let Some(renamed) = renamed.map(|renamed| renamed.replace("].parameters", "].function.parameters"))
-        else {
-            return error;
-        };
-        let message = error.message.replace(&format!("'{param}'"), &format!("'{renamed}'"));
-        ApiError { message, ..error }.with_param(renamed)
+        in_words_of(self.names, error)
     }
+}
+
+fn in_words_of(names: CallersNames, error: ApiError) -> ApiError {
+    let Some(param) = &error.param else { return error };
+    let renamed = names.iter().find_map(|(ours, callers)| {
+        let rest = param.strip_prefix(ours)?;
+        // Whole names only: a digit or a letter would make another name of it.
+        let is_whole = !ours.ends_with(|sign: char| sign.is_ascii_alphanumeric())
+            || !rest.starts_with(|sign: char| sign.is_ascii_alphanumeric() || sign == '_');
+        is_whole.then(|| format!("{callers}{rest}"))
+    });
+    let Some(renamed) = renamed.map(|renamed| renamed.replace("].parameters", "].function.parameters"))
+    else {
+        return error;
+    };
+    let message = error.message.replace(&format!("'{param}'"), &format!("'{renamed}'"));
+    ApiError { message, ..error }.with_param(renamed)
 }
 
 /// Choices of one request at most, as in OpenAI's interface.

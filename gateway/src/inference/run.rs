@@ -11,7 +11,7 @@ use protocol::{ApiError, ErrorCode, TaskEvent};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{Inference, InferenceRequest};
+use super::{Asker, Inference, InferenceRequest};
 use crate::scheduler::{Demand, Lease, Ticket, TicketEvent, Waiting};
 
 /// A request without a deadline of its own waits at most this long for a slot.
@@ -30,7 +30,7 @@ pub struct Run {
     inference: Inference,
     request: Arc<InferenceRequest>,
     demand: Demand,
-    correlation_id: Arc<str>,
+    asker: Asker,
     phase: Phase,
     attempts: u32,
     waits_until: Instant,
@@ -50,13 +50,13 @@ impl Run {
         request: Arc<InferenceRequest>,
         demand: Demand,
         ticket: Ticket,
-        correlation_id: &str,
+        asker: Asker,
     ) -> Self {
         Self {
             inference,
             request,
             demand,
-            correlation_id: correlation_id.into(),
+            asker,
             phase: Phase::Waiting(ticket),
             attempts: 0,
             waits_until: Instant::now() + LONGEST_WAIT,
@@ -70,7 +70,7 @@ impl Run {
 
     /// Answers that it makes.
     pub fn choices(&self) -> u32 {
-        self.request.order.n.unwrap_or(1)
+        self.request.choices()
     }
 
     /// How long a caller who gets nothing before the end waits for a model's load.
@@ -111,17 +111,25 @@ impl Run {
         if let (Phase::Streaming(stream), TaskEvent::End(_)) = (phase, event) {
             let (events, mut slot) = *stream;
             slot.confirm_free();
-            tokio::spawn(read_out(events));
+            // As a rule the end is there already, and no task is needed to wait for it.
+            let mut reading = Box::pin(read_out(events));
+            if (&mut reading).now_or_never().is_none() {
+                tokio::spawn(reading);
+            }
         }
     }
 
     fn out_of_time(&self) -> ApiError {
-        let message = if self.request.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            "The request's deadline has passed.".to_owned()
-        } else {
-            format!("No slot became free within {} s.", LONGEST_WAIT.as_secs())
-        };
+        if self.request.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Self::deadline_passed();
+        }
+        let message = format!("No slot became free within {} s.", LONGEST_WAIT.as_secs());
         ApiError::new(ErrorCode::Timeout, message)
+    }
+
+    /// What those are told whose deadline has passed.
+    pub(super) fn deadline_passed() -> ApiError {
+        ApiError::new(ErrorCode::Timeout, "The request's deadline has passed.")
     }
 
     /// Walks on until there is something to tell.
@@ -157,13 +165,14 @@ impl Run {
 
     fn connect(&mut self, lease: Lease) -> Phase {
         self.attempts += 1;
+        self.asker.clock.mark_granted();
         let client = match self.inference.hives.worker_client(&lease.node, &lease.worker) {
             Ok(client) => client,
             Err(error) => return Phase::Connecting(std::future::ready(Err(error)).boxed()),
         };
         let execution_id = Uuid::new_v4().to_string();
         let order = self.request.to_execute(&execution_id);
-        let (request, correlation_id) = (self.request.clone(), self.correlation_id.clone());
+        let (request, correlation_id) = (self.request.clone(), self.asker.correlation_id.clone());
         let slot = HeldSlot::new(lease, client.clone(), execution_id);
         Phase::Connecting(Box::pin(async move {
             let mut slot = slot;
@@ -184,7 +193,7 @@ impl Run {
     }
 
     fn queue_again(&self, error: &ApiError) -> Phase {
-        tracing::info!(request_id = &*self.correlation_id, %error, "queueing a request again");
+        tracing::info!(request_id = &*self.asker.correlation_id, %error, "queueing a request again");
         let (scheduler, demand) = (self.inference.scheduler.clone(), self.demand.clone());
         let pause = RETRY_PAUSE * 4_u32.pow(self.attempts - 1);
         Phase::Queueing(Box::pin(async move {
@@ -199,7 +208,8 @@ async fn read_out(mut events: TaskEvents) {
     let _ = tokio::time::timeout(END_WITHIN, events.next()).await;
 }
 
-pub(super) fn shutting_down() -> ApiError {
+/// What those are told who come when the queen ends.
+pub fn shutting_down() -> ApiError {
     ApiError::new(ErrorCode::ShuttingDown, "The server is stopping.").with_retry_after_ms(5000)
 }
 
@@ -219,7 +229,10 @@ pub(super) fn may_go_elsewhere(error: &ApiError) -> bool {
 fn told(waiting: Waiting) -> TaskEvent {
     match waiting.narration {
         Some((message, progress)) => TaskEvent::Narration(Narration { message, progress }),
-        None => TaskEvent::Queued(Queued { position: waiting.position, eta_ms: None }),
+        None => TaskEvent::Queued(Queued {
+            position: waiting.position,
+            eta_ms: waiting.eta.map(|eta| eta.as_millis() as u64),
+        }),
     }
 }
 

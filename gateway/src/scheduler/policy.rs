@@ -1,22 +1,23 @@
 //! Who serves a demand: a pure function of what is known. It changes nothing and asks nobody.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use protocol::hive::{ModelKind, SpawnRequest, WorkerInfo};
 use protocol::worker::{Backend, WorkerState};
-use protocol::{ApiError, BootId, ErrorCode, WorkerId};
+use protocol::{ApiError, BootId, ErrorCode};
 
 use super::{Demand, StartPolicy};
 use crate::hives::{Fleet, NodeName};
 
 /// Slots that the queen has given out, by run of worker. She alone gives them out, so this count is the truth.
-pub type Taken = HashMap<(WorkerId, BootId), u32>;
+pub type Taken = HashMap<BootId, u32>;
 
 /// What to do with a demand now.
 #[derive(Debug, PartialEq)]
 pub enum Decision {
     /// Give it a slot of this worker.
-    Place(NodeName, Box<WorkerInfo>),
+    Place(NodeName, Arc<WorkerInfo>),
     /// Start a worker for it, and let it wait.
     Start(Start),
     /// Let it wait: somebody serves the model, or will soon.
@@ -40,11 +41,11 @@ pub fn decide(
     starting: bool,
     policy: &StartPolicy,
 ) -> Decision {
-    let serves = |(node, worker): &(&NodeName, &WorkerInfo)| {
+    let serves = |(node, worker): &(&NodeName, &Arc<WorkerInfo>)| {
         worker.model_ref == demand.model && demand.node.as_ref().is_none_or(|wanted| wanted == *node)
     };
     let free_slots = |worker: &WorkerInfo| {
-        let used = taken.get(&(worker.id.clone(), worker.boot_id.clone())).copied().unwrap_or(0);
+        let used = taken.get(&worker.boot_id).copied().unwrap_or(0);
         worker.slots_total.saturating_sub(used)
     };
     let freest = fleet
@@ -54,7 +55,7 @@ pub fn decide(
         .max_by_key(|(_, worker)| free_slots(worker));
     match freest {
         Some((node, worker)) if free_slots(worker) > 0 => {
-            return Decision::Place(node.clone(), Box::new(worker.clone()));
+            return Decision::Place(node.clone(), worker.clone());
         }
         Some(_) => return Decision::Wait,
         None => {}

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use protocol::hive::WorkerInfo;
 use protocol::worker::{LoadStage, WorkerState};
-use protocol::{ApiError, BootId, ErrorCode, WorkerId};
+use protocol::{ApiError, ErrorCode, WorkerId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use super::pace::Pace;
 use super::policy::{Decision, Start, Taken, decide};
 use super::{Command, Demand, Lease, Load, StartPolicy, Ticket, TicketId, Waiting};
 use crate::hives::{Fleet, NodeName};
@@ -36,6 +37,12 @@ enum Starting {
     Loading { worker: WorkerId, since: Instant },
 }
 
+/// A slot that was given out.
+struct Granted {
+    worker: Arc<WorkerInfo>,
+    since: Instant,
+}
+
 pub(super) struct Queue {
     policy: StartPolicy,
     commands: mpsc::UnboundedSender<Command>,
@@ -43,7 +50,8 @@ pub(super) struct Queue {
     /// In the order of service: by band, then by arrival.
     waiters: Vec<Waiter>,
     taken: Taken,
-    leases: HashMap<TicketId, (WorkerId, BootId)>,
+    leases: HashMap<TicketId, Granted>,
+    pace: Pace,
     /// By model: all that wait for one share its load.
     starting: HashMap<String, Starting>,
     /// When the last link to a hive broke, while there is none.
@@ -59,6 +67,7 @@ impl Queue {
             waiters: Vec::new(),
             taken: Taken::new(),
             leases: HashMap::new(),
+            pace: Pace::default(),
             starting: HashMap::new(),
             disconnected_since: None,
         }
@@ -104,13 +113,19 @@ impl Queue {
             Decision::Place(..) => true,
             Decision::Start(_) | Decision::Wait => false,
         };
-        self.last_id += 1;
         let position =
             self.waiters.partition_point(|waiter| waiter.demand.priority.band() <= demand.priority.band());
+        let mut eta = None;
+        if !is_served_at_once {
+            let ahead = self.waiters[..position].iter().filter(|waiter| waiter.demand.model == demand.model);
+            eta = self.pace.wait(&demand.model, ahead.count() as u32 + 1, slots(fleet, &demand.model));
+            in_time(eta, demand.deadline)?;
+        }
+        self.last_id += 1;
         // Whoever waits is told so, even if the place never changes; whoever does not wait has place 0.
         let (waiting_sender, waiting) = watch::channel(Waiting::default());
         if !is_served_at_once {
-            waiting_sender.send_replace(Waiting { position: position as u32 + 1, narration: None });
+            waiting_sender.send_replace(Waiting { position: position as u32 + 1, eta, narration: None });
         }
         let (outcome_sender, outcome) = oneshot::channel();
         let waiter = Waiter { id: self.last_id, demand, waiting: waiting_sender, outcome: outcome_sender };
@@ -123,11 +138,13 @@ impl Queue {
     }
 
     fn release(&mut self, id: TicketId) {
-        let Some(worker) = self.leases.remove(&id) else { return };
-        if let Some(count) = self.taken.get_mut(&worker) {
+        let Some(granted) = self.leases.remove(&id) else { return };
+        self.pace.note(&granted.worker.model_ref, granted.since.elapsed());
+        let run = &granted.worker.boot_id;
+        if let Some(count) = self.taken.get_mut(run) {
             *count -= 1;
             if *count == 0 {
-                self.taken.remove(&worker);
+                self.taken.remove(run);
             }
         }
     }
@@ -163,7 +180,7 @@ impl Queue {
                 }
                 Decision::Place(node, worker) => {
                     let waiter = self.waiters.remove(index);
-                    self.grant(waiter, node, *worker);
+                    self.grant(waiter, node, worker);
                 }
                 // A link that broke is back in a moment, as a rule, and who waits already can wait for it.
                 Decision::Refuse(error)
@@ -212,30 +229,58 @@ impl Queue {
         self.disconnected_since.is_some_and(|since| since.elapsed() < BACK_WITHIN)
     }
 
-    fn grant(&mut self, waiter: Waiter, node: NodeName, worker: WorkerInfo) {
-        let key = (worker.id.clone(), worker.boot_id.clone());
-        *self.taken.entry(key.clone()).or_default() += 1;
-        self.leases.insert(waiter.id, key);
-        let lease = Lease { id: waiter.id, commands: self.commands.clone(), node, worker: Arc::new(worker) };
+    fn grant(&mut self, waiter: Waiter, node: NodeName, worker: Arc<WorkerInfo>) {
+        *self.taken.entry(worker.boot_id.clone()).or_default() += 1;
+        self.leases.insert(waiter.id, Granted { worker: worker.clone(), since: Instant::now() });
+        let lease = Lease { id: waiter.id, commands: self.commands.clone(), node, worker };
         // If the caller has just gone, the lease comes back and its drop releases the slot.
         let _ = waiter.outcome.send(Ok(lease));
     }
 
     fn tell_places(&self, fleet: &Fleet) {
+        let mut ahead = HashMap::<&str, (u32, u32)>::new();
         for (index, waiter) in self.waiters.iter().enumerate() {
             let model = &waiter.demand.model;
+            let (place, slots) = ahead.entry(model).or_insert_with(|| (0, slots(fleet, model)));
+            *place += 1;
+            let eta = self.pace.wait(model, *place, *slots);
             let ordered = || {
                 self.starting.contains_key(model).then(|| (format!("starting a worker for {model}"), None))
             };
             let narration = narrate(model, fleet).or_else(ordered);
-            let now = Waiting { position: index as u32 + 1, narration };
+            let now = Waiting { position: index as u32 + 1, eta, narration };
             waiter.waiting.send_if_modified(|waiting| {
-                let news = *waiting != now;
+                // An estimate that changes alone is told with the next news.
+                let news = (waiting.position, &waiting.narration) != (now.position, &now.narration);
                 *waiting = now;
                 news
             });
         }
     }
+}
+
+/// Slots of the workers that serve a model now.
+fn slots(fleet: &Fleet, model: &str) -> u32 {
+    let workers = fleet.reachable_workers().map(|(_, worker)| worker);
+    workers
+        .filter(|worker| worker.model_ref == model && worker.state.takes_requests())
+        .map(|worker| worker.slots_total)
+        .sum()
+}
+
+/// Refuses who would be served too late.
+fn in_time(eta: Option<Duration>, deadline: Option<Instant>) -> Result<(), ApiError> {
+    let (Some(eta), Some(deadline)) = (eta, deadline) else { return Ok(()) };
+    let left = deadline.saturating_duration_since(Instant::now());
+    if eta <= left {
+        return Ok(());
+    }
+    let message = format!(
+        "A slot is free in about {} ms, and the request's deadline is in {} ms.",
+        eta.as_millis(),
+        left.as_millis()
+    );
+    Err(ApiError::new(ErrorCode::AllSlotsBusy, message).with_retry_after_ms(eta.as_millis() as u64))
 }
 
 /// What a person who waits for a model would like to know.

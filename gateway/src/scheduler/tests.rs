@@ -27,7 +27,7 @@ fn model(reference: &str) -> ModelEntry {
 fn worker(id: &str, state: WorkerState, slots_total: u32) -> WorkerInfo {
     WorkerInfo {
         id: id.into(),
-        boot_id: "boot".into(),
+        boot_id: format!("boot of {id}").into(),
         url: "http://127.0.0.1:1".into(),
         pid: None,
         model_ref: "m".into(),
@@ -66,7 +66,7 @@ impl Bench {
 
     fn acquire(&mut self, priority: Priority, fleet: &Fleet) -> Result<Ticket, ApiError> {
         let (reply, mut answer) = oneshot::channel();
-        let demand = Demand { model: "m".into(), priority, node: None };
+        let demand = Demand { model: "m".into(), priority, node: None, deadline: None };
         self.queue.take(Command::Acquire { demand, reply }, fleet);
         answer.try_recv().unwrap()
     }

@@ -1,6 +1,7 @@
 //! What a request holds while it waits, and while it runs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use protocol::ApiError;
 use protocol::hive::WorkerInfo;
@@ -14,6 +15,8 @@ use crate::hives::NodeName;
 pub struct Waiting {
     /// Place in the queue; 1 is next.
     pub position: u32,
+    /// How long until a slot is free, if there is ground for an estimate.
+    pub eta: Option<Duration>,
     /// What is going on, such as a model's load, and how far it is from 0 to 1.
     pub narration: Option<(String, Option<f32>)>,
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::middleware;
 use axum::routing::get;
-use daemon::auth::{Token, require_token};
+use daemon::auth::{Door, Token, require_token};
 use daemon::http::with_manners;
 use protocol::hive::HiveHealth;
 use tokio_util::sync::CancellationToken;
@@ -72,7 +72,7 @@ fn guarded_routes() -> OpenApiRouter<App> {
 
 /// All routes and what is around them.
 pub fn router(app: App, token: Option<Token>) -> Router {
-    let guarded = guarded_routes().layer(middleware::from_fn_with_state(token, require_token));
+    let guarded = guarded_routes().layer(middleware::from_fn_with_state(Door::new(token), require_token));
     let (router, document) = public_routes().merge(guarded).split_for_parts();
     let router = router.with_state(app).route("/openapi.json", get(async move || axum::Json(document)));
     with_manners(router, BODY_BYTES_MAX)

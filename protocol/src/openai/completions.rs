@@ -12,11 +12,13 @@ use super::usage::{Usage, nullable_usage};
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[schema(example = json!({"model": "smollm2-135m-instruct", "prompt": "Once upon a time", "max_tokens": 16}))]
 pub struct CompletionRequest {
-    /// A model's name.
+    /// A model's name, or an alias; the server's default model, if it has one, where this is absent.
+    #[serde(default)]
     pub model: String,
     /// What to continue; each of several prompts is continued on its own.
     pub prompt: CompletionPrompt,
-    /// Must be absent or empty.
+    /// What stands after the gap that the answer fills, `prompt` being what stands before; not with `echo`. Only models with
+    /// infill tokens fill gaps. Empty is the same as absent.
     pub suffix: Option<String>,
     /// Answer as server-sent events.
     pub stream: Option<bool>,

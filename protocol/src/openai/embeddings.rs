@@ -9,7 +9,8 @@ use crate::vectors::{EmbeddingInput, EncodingFormat, Vector, VectorUsage};
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[schema(example = json!({"model": "all-minilm-l6-v2", "input": ["a first text", "a second one"]}))]
 pub struct EmbeddingRequest {
-    /// A model's name.
+    /// A model's name, or an alias; the server's default model, if it has one, where this is absent.
+    #[serde(default)]
     pub model: String,
     /// One text or up to 2048, each as a string or as tokens of the model.
     pub input: EmbeddingInput,

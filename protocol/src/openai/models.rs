@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::hive::ModelKind;
+
 /// One model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Model {
@@ -16,6 +18,10 @@ pub struct Model {
     pub owned_by: String,
     /// rbee: running, loading, downloaded or available (will be fetched on first use).
     pub state: ModelState,
+    /// rbee: what it is for.
+    pub kind: ModelKind,
+    /// The catalog's name, which differs from `id` where that is an alias.
+    pub root: String,
     /// rbee: tokens that prompt and answer may hold together, once a worker has loaded it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub context_length: Option<u32>,

@@ -10,7 +10,7 @@ use tokenizers::{Encoding, PostProcessor, TruncationDirection};
 use super::encoder::Tokens;
 use super::model::{read_json, read_optional_json};
 use crate::error::LoadError;
-use crate::text::tokenizer::json;
+use crate::text::tokenizer::{Ends, json};
 
 /// What becomes of a text that is too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +87,31 @@ impl Tokenizer {
         let least = self.added(true) + 2;
         let limit = limit.map_or(self.limit, |limit| limit.clamp(least.min(self.limit), self.limit));
         Self { limit, ..self }
+    }
+
+    /// How many tokens the model has.
+    pub fn vocabulary(&self) -> usize {
+        self.vocabulary
+    }
+
+    /// The tokens of a text, however many they are.
+    pub fn encode_whole(&self, text: &str, ends: Ends) -> Result<Vec<u32>, ApiError> {
+        let encoding = self.raw(&format!("{}{text}", self.prompt))?;
+        let encoding = self.inner.post_process(encoding, None, ends == Ends::Added);
+        encoding.map(|encoding| encoding.get_ids().to_vec()).map_err(|error| failed(&error))
+    }
+
+    /// The text of tokens, special ones by their names. What encoding has changed, such as the case of letters, stays so.
+    pub fn decode(&self, tokens: &[u32]) -> Result<String, ApiError> {
+        self.inner.decode(tokens, false).map_err(|error| {
+            tracing::error!(%error, "the tokenizer failed");
+            ApiError::new(ErrorCode::Internal, "The tokenizer could not decode these tokens.")
+        })
+    }
+
+    /// A token as the vocabulary spells it; empty for one that the model has a vector and no spelling for.
+    pub fn spelling(&self, token: u32) -> String {
+        self.inner.id_to_token(token).unwrap_or_default()
     }
 
     /// The tokens of a text; `param` names it in errors.

@@ -3,8 +3,8 @@
 
 use std::collections::HashSet;
 
-use protocol::ApiError;
 use protocol::worker::{Constraint, ExecuteRequest, Message, Tool, ToolChoice};
+use protocol::{ApiError, ErrorCode};
 use serde_json::{Map, Value};
 
 use crate::text::sampler::Sampling;
@@ -77,6 +77,8 @@ pub struct GenerationRequest {
     pub request_id: Option<String>,
     /// What to answer.
     pub input: Input,
+    /// What stands after the gap that the answer fills; never empty, and with a prompt only, which may then be empty.
+    pub suffix: Option<String>,
     /// Tokens to generate at most; without it, as many as the context holds.
     pub max_tokens: Option<u32>,
     /// How tokens are chosen, with the seed in force.
@@ -104,7 +106,8 @@ impl TryFrom<ExecuteRequest> for GenerationRequest {
         let template_options = wire.template_options.take().unwrap_or_default();
         let conversation = wire.messages.is_some() || wire.instruction.is_some();
         let has_prompt = wire.prompt.is_some() || wire.prompt_tokens.is_some();
-        let input = input(&mut wire)?;
+        let suffix = wire.suffix.take().filter(|suffix| !suffix.is_empty());
+        let input = input(&mut wire, suffix.is_some())?;
         check_stop(&wire.stop)?;
         check_request_id(wire.request_id.as_deref())?;
         if !template_options.is_empty() && !conversation {
@@ -112,6 +115,14 @@ impl TryFrom<ExecuteRequest> for GenerationRequest {
                 "template_options",
                 "'template_options' go to a chat template, which a prompt does not pass through.",
             ));
+        }
+        if suffix.is_some() && !has_prompt {
+            let message = "'suffix' may be given with 'prompt' or 'prompt_tokens' only.";
+            return Err(ApiError::invalid("suffix", message));
+        }
+        if wire.echo && suffix.is_some() {
+            let message = "'echo' tells a prompt that the answer goes on from; with 'suffix' it fills a gap.";
+            return Err(ApiError::new(ErrorCode::UnsupportedParameter, message).with_param("echo"));
         }
         if wire.echo && !has_prompt {
             let message = "'echo' tells a 'prompt' or 'prompt_tokens'; a conversation has neither.";
@@ -129,6 +140,7 @@ impl TryFrom<ExecuteRequest> for GenerationRequest {
         Ok(Self {
             request_id: wire.request_id,
             input,
+            suffix,
             max_tokens: wire.max_tokens,
             sampling,
             stop: wire.stop,
@@ -144,26 +156,31 @@ impl TryFrom<ExecuteRequest> for GenerationRequest {
 impl GenerationRequest {
     /// Checks what needs a vocabulary: that each token named is one of its `size`.
     pub fn check_vocabulary(&self, size: usize) -> Result<(), ApiError> {
-        let refused = |param: String, token: u32| {
-            let message = format!(
-                "'{param}' must be tokens of this model, 0 to {}; {token} is none.",
-                size.saturating_sub(1)
-            );
-            Err(ApiError::invalid(param, message))
-        };
-        if let Input::Tokens(tokens) = &self.input
-            && let Some(index) = tokens.iter().position(|token| *token as usize >= size)
-        {
-            return refused(format!("prompt_tokens[{index}]"), tokens[index]);
+        if let Input::Tokens(tokens) = &self.input {
+            check_tokens("prompt_tokens", tokens, size)?;
         }
         match self.sampling.logit_bias.iter().find(|(token, _)| *token as usize >= size) {
-            Some((token, _)) => refused("logit_bias".to_owned(), *token),
+            Some((token, _)) => Err(no_token("logit_bias".to_owned(), *token, size)),
             None => Ok(()),
         }
     }
 }
 
-fn input(wire: &mut ExecuteRequest) -> Result<Input, ApiError> {
+/// Checks that each of these tokens is one of a vocabulary's `size`; `field` is where they came in.
+pub fn check_tokens(field: &str, tokens: &[u32], size: usize) -> Result<(), ApiError> {
+    match tokens.iter().position(|token| *token as usize >= size) {
+        Some(index) => Err(no_token(format!("{field}[{index}]"), tokens[index], size)),
+        None => Ok(()),
+    }
+}
+
+fn no_token(param: String, token: u32, size: usize) -> ApiError {
+    let last = size.saturating_sub(1);
+    let message = format!("'{param}' must be tokens of this model, 0 to {last}; {token} is none.");
+    ApiError::invalid(param, message)
+}
+
+fn input(wire: &mut ExecuteRequest, has_suffix: bool) -> Result<Input, ApiError> {
     let prompt = wire.prompt.take().map(Input::Prompt);
     let tokens = wire.prompt_tokens.take().map(Input::Tokens);
     let instruction = wire.instruction.take().map(Input::Instruction);
@@ -180,7 +197,8 @@ fn input(wire: &mut ExecuteRequest) -> Result<Input, ApiError> {
         Input::Tokens(tokens) => (tokens.is_empty(), "prompt_tokens"),
         Input::Messages(messages) => (messages.is_empty(), "messages"),
     };
-    if is_empty {
+    // A gap may be where a text begins.
+    if is_empty && !has_suffix {
         return Err(ApiError::invalid(param, format!("'{param}' must not be empty.")));
     }
     Ok(input)

@@ -16,7 +16,7 @@ use aho_corasick::{AhoCorasick, AhoCorasickKind};
 
 use crate::error::LoadError;
 use crate::file::gguf::Metadata;
-use crate::text::vocabulary::{Spelling, TokenKind, Vocabulary};
+use crate::text::vocabulary::{InfillMarks, Spelling, TokenKind, Vocabulary};
 use bpe::BytePairs;
 
 pub use words::has_whole_words;
@@ -28,6 +28,14 @@ pub enum ControlTokens {
     Parse,
     /// They stay text.
     Plain,
+}
+
+/// Whether the tokens that a model's prompts begin and end with are put around a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Ends {
+    Added,
+    LeftOut,
 }
 
 /// A model's tokenizer.
@@ -78,21 +86,34 @@ impl Tokenizer {
     /// The tokens of a text, without the token that prompts begin with.
     pub fn encode(&self, text: &str, control: ControlTokens) -> Result<Vec<u32>, String> {
         let mut ids = Vec::with_capacity(text.len() / 3);
-        let mut after_special = true;
+        self.encode_pieces(text, control, true, &mut ids)?;
+        Ok(ids)
+    }
+
+    fn encode_pieces(
+        &self,
+        text: &str,
+        control: ControlTokens,
+        mut after_special: bool,
+        ids: &mut Vec<u32>,
+    ) -> Result<(), String> {
         for piece in self.special.partition(text, control) {
             match piece {
                 Piece::Token(id) => ids.push(id),
-                Piece::Text(text) => self.encode_text(text, after_special, &mut ids)?,
+                Piece::Text(text) => self.encode_text(text, after_special, ids)?,
             }
             after_special = matches!(piece, Piece::Token(_));
         }
-        Ok(ids)
+        Ok(())
     }
 
     /// The tokens of a whole prompt, in which control tokens are understood. A first token that the text already
     /// spells is not doubled.
-    pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>, String> {
+    pub fn encode_prompt(&self, text: &str, ends: Ends) -> Result<Vec<u32>, String> {
         let mut ids = self.encode(text, ControlTokens::Parse)?;
+        if ends == Ends::LeftOut {
+            return Ok(ids);
+        }
         if let Some(leading) = self.vocabulary.leading()
             && ids.first() != Some(&leading)
         {
@@ -100,6 +121,52 @@ impl Tokenizer {
         }
         ids.extend(self.vocabulary.trailing());
         Ok(ids)
+    }
+
+    /// The tokens of a text with a gap: what stands before it as tokens, then what stands after it. Nothing in that is
+    /// taken for a mark.
+    pub fn encode_gap(
+        &self,
+        marks: InfillMarks,
+        before: &[u32],
+        after: &str,
+        ends: Ends,
+    ) -> Result<Vec<u32>, String> {
+        let leading = self.vocabulary.leading().filter(|_| ends == Ends::Added);
+        let mut ids: Vec<u32> = leading.into_iter().chain([marks.prefix]).collect();
+        ids.extend_from_slice(before);
+        ids.push(marks.suffix);
+        // It goes on in the middle of a text, so no space is put before it.
+        self.encode_pieces(after, ControlTokens::Plain, false, &mut ids)?;
+        ids.push(marks.middle);
+        Ok(ids)
+    }
+
+    /// The text that makes these tokens: control tokens go by their names, and the spaces that were put before texts are
+    /// gone. What is no code point shows as U+FFFD.
+    pub fn decode(&self, tokens: &[u32]) -> String {
+        let has_prefixes =
+            matches!(self.algorithm, Algorithm::SentencePiece) && self.vocabulary.adds_space_prefix();
+        let mut bytes = Vec::with_capacity(tokens.len() * 4);
+        let mut after_special = true;
+        for token in tokens {
+            let start = bytes.len();
+            let is_special = match self.vocabulary.kind(*token) {
+                Some(TokenKind::Control | TokenKind::Unknown) => {
+                    self.vocabulary.append_spelling(*token, &mut bytes);
+                    true
+                }
+                kind => {
+                    self.vocabulary.append_bytes(*token, &mut bytes);
+                    kind == Some(TokenKind::UserDefined)
+                }
+            };
+            if has_prefixes && after_special && !is_special && bytes.get(start) == Some(&b' ') {
+                bytes.remove(start);
+            }
+            after_special = is_special;
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     fn encode_text(&self, text: &str, after_special: bool, ids: &mut Vec<u32>) -> Result<(), String> {
@@ -269,6 +336,7 @@ mod tests {
         assert_eq!(tokenizer.encode("<|x|>b<|", ControlTokens::Parse).unwrap(), [258, 98, 259]);
         let plain = tokenizer.encode("<|x|>::", ControlTokens::Plain).unwrap();
         assert_eq!(plain, [60, 124, 120, 124, 62, 260]);
+        assert_eq!(tokenizer.decode(&[258, 98, 259, 260, 257]), "<|x|>b<|:: a");
     }
 
     #[test]
@@ -305,7 +373,20 @@ mod tests {
         // A space goes before, "ba" is preferred to "ab", é has no token.
         assert_eq!(tokenizer.encode("abab", ControlTokens::Plain).unwrap(), [2, 3, 7, 4]);
         assert_eq!(tokenizer.encode("abé", ControlTokens::Plain).unwrap(), [6, 8, 9]);
-        assert_eq!(tokenizer.encode_prompt("ab").unwrap(), [1, 6]);
-        assert_eq!(tokenizer.encode_prompt("<s>ab").unwrap(), [1, 6]);
+        assert_eq!(tokenizer.encode_prompt("ab", Ends::Added).unwrap(), [1, 6]);
+        assert_eq!(tokenizer.encode_prompt("<s>ab", Ends::Added).unwrap(), [1, 6]);
+        assert_eq!(tokenizer.encode_prompt("ab", Ends::LeftOut).unwrap(), [6]);
+        let marks = InfillMarks { prefix: 3, suffix: 4, middle: 5 };
+        let before = tokenizer.encode("ab", ControlTokens::Plain).unwrap();
+        let gap = |ends| tokenizer.encode_gap(marks, &before, "ab", ends).unwrap();
+        // What stands after the gap gets no space of its own.
+        assert_eq!(gap(Ends::LeftOut), [3, 6, 4, 5, 5]);
+        assert_eq!(gap(Ends::Added)[..2], [1, 3]);
+        // The space that encoding put there is none of the text's.
+        for text in ["abab", "abé", "ab ba", " ab", "<s>ab<s> a"] {
+            let tokens = tokenizer.encode_prompt(text, Ends::LeftOut).unwrap();
+            assert_eq!(tokenizer.decode(&tokens), text, "{tokens:?}");
+        }
+        assert_eq!(tokenizer.decode(&[6, 8]), "ab\u{fffd}");
     }
 }

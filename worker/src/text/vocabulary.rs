@@ -1,11 +1,16 @@
 //! A model's tokens: their texts and kinds, which of them end an answer, and the bytes that each stands for.
 
+mod infill;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::error::LoadError;
 use crate::file::gguf::Metadata;
 use crate::text::tokenizer::has_whole_words;
+
+pub use infill::InfillMarks;
+use infill::SEPARATOR_KEYS;
 
 /// What a token is for, as GGUF numbers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +50,7 @@ pub struct Vocabulary {
     bos: Option<u32>,
     eos: Option<u32>,
     unknown: Option<u32>,
+    infill: Option<InfillMarks>,
     add_bos: bool,
     add_eos: bool,
     add_space_prefix: bool,
@@ -55,7 +61,7 @@ pub struct Vocabulary {
 
 /// Tokens that end an answer whatever the header says of them. Files name only one of them as theirs, and templates of
 /// chat models end turns with another; the list is llama.cpp's.
-const END_TEXTS: [&str; 22] = [
+const END_TEXTS: [&str; 23] = [
     "<|eot_id|>",
     "<|im_end|>",
     "<|end|>",
@@ -66,6 +72,7 @@ const END_TEXTS: [&str; 22] = [
     "<|eom_id|>",
     "<EOT>",
     "_<EOT>",
+    "▁<EOT>",
     "< EOT >",
     "<|end_of_text|>",
     "<end_of_utterance>",
@@ -111,7 +118,8 @@ impl Vocabulary {
                 scores.len()
             )));
         }
-        let id = |key: &str| Self::token_id(metadata, key, tokens.len());
+        let count = tokens.len();
+        let id = |key: &str| Self::token_id(metadata, key, count);
         let sentence_piece = spelling == Spelling::SentencePiece;
         // Llama 3's files leave the flag out and mean yes.
         let llama3 = metadata.text("tokenizer.ggml.pre")?.is_some_and(has_whole_words);
@@ -127,6 +135,7 @@ impl Vocabulary {
             .iter()
             .filter_map(|key| id(key).transpose())
             .collect::<Result<_, _>>()?,
+            infill: None,
             bos: id("tokenizer.ggml.bos_token_id")?,
             eos: id("tokenizer.ggml.eos_token_id")?,
             unknown: id("tokenizer.ggml.unknown_token_id")?,
@@ -144,7 +153,9 @@ impl Vocabulary {
             scores,
         };
         vocabulary.bytes = (0..=u8::MAX).map(|byte| vocabulary.id(&format!("<0x{byte:02X}>"))).collect();
-        vocabulary.mark_ends();
+        vocabulary.infill = InfillMarks::find(id, |text| vocabulary.id(text))?;
+        let separators = SEPARATOR_KEYS.iter().filter_map(|key| id(key).transpose());
+        vocabulary.mark_ends(&separators.collect::<Result<Vec<_>, _>>()?);
         Ok(vocabulary)
     }
 
@@ -157,13 +168,14 @@ impl Vocabulary {
         }
     }
 
-    fn mark_ends(&mut self) {
-        for text in END_TEXTS {
-            if let Some(id) = self.ids.get(text).copied() {
-                self.ends.push(id);
-                // Some files call these normal text, which would let a caller's text end turns.
-                self.kinds[id as usize] = TokenKind::Control;
-            }
+    fn mark_ends(&mut self, separators: &[u32]) {
+        let spelt = END_TEXTS.iter().filter_map(|text| self.id(text));
+        // A mark of a gap in an answer is where another text would begin.
+        let marks = self.infill.iter().flat_map(|marks| [marks.prefix, marks.suffix, marks.middle]);
+        for id in spelt.chain(marks).chain(separators.iter().copied()).collect::<Vec<_>>() {
+            self.ends.push(id);
+            // Some files call these normal text, which would let a caller's text end turns.
+            self.kinds[id as usize] = TokenKind::Control;
         }
         self.ends.sort_unstable();
         self.ends.dedup();
@@ -259,6 +271,11 @@ impl Vocabulary {
         self.ends.binary_search(&id).is_ok()
     }
 
+    /// The marks of a text with a gap, if the model knows any.
+    pub fn infill(&self) -> Option<InfillMarks> {
+        self.infill
+    }
+
     /// The text of tokens; what is no code point shows as U+FFFD.
     pub fn spell(&self, tokens: &[u32]) -> String {
         let mut bytes = Vec::new();
@@ -312,6 +329,7 @@ impl Vocabulary {
             bos: None,
             eos: None,
             unknown: None,
+            infill: None,
             add_bos: false,
             add_eos: false,
             add_space_prefix: false,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use worker::file::gguf::Header;
-use worker::text::tokenizer::{ControlTokens, Tokenizer};
+use worker::text::tokenizer::{ControlTokens, Ends, Tokenizer};
 use worker::text::vocabulary::{Vocabulary, byte_alphabet};
 
 use crate::driver::{Input, Limits, fuzz};
@@ -221,7 +221,7 @@ fn use_all(bytes: &[u8], texts: &[String]) -> Result<(), String> {
     let tokenizer = Tokenizer::read(metadata, vocabulary.clone(), Path::new("/nonexistent/model.gguf"))
         .map_err(|error| error.to_string())?;
     for text in texts {
-        let ids = tokenizer.encode_prompt(text)?;
+        let ids = tokenizer.encode_prompt(text, Ends::Added)?;
         // A space may be spelt as the three bytes of ▁; besides there is what stands around every prompt.
         assert!(ids.len() <= text.len() * 3 + 5, "{} tokens of {} bytes", ids.len(), text.len());
         assert!(ids.iter().all(|id| (*id as usize) < vocabulary.size()));

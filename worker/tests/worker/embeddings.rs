@@ -16,12 +16,12 @@ fn recorded(name: &str) -> Vec<Value> {
     record["cases"].as_array().unwrap().clone()
 }
 
-fn encoder(family: &str) -> Value {
+pub fn encoder(family: &str) -> Value {
     recorded("encoders.json").into_iter().find(|record| record["family"] == family).unwrap()
 }
 
 /// all-MiniLM-L6-v2 where `make models` has put it.
-fn minilm() -> PathBuf {
+pub fn minilm() -> PathBuf {
     let models =
         std::env::var("RBEE_TEST_MODELS").expect("RBEE_TEST_MODELS names the folder of `make models`");
     Path::new(&models).join("all-minilm-l6-v2")

@@ -19,7 +19,7 @@ use worker::engine::{BlockId, Logits, Model, Span};
 use worker::text::language::Terms;
 use worker::text::model::{LoadOrder, TextModel, TextWeights, load};
 use worker::text::sampler::likeliest;
-use worker::text::tokenizer::ControlTokens;
+use worker::text::tokenizer::{ControlTokens, Ends};
 
 use crate::process::Worker;
 
@@ -121,7 +121,11 @@ fn assert_same_prompts(model: &TextModel, cases: &[GreedyCase]) {
         let render = |messages: &Vec<_>| model.language.prepare(messages, Terms::default()).unwrap().prompt;
         let rendered = case.messages.as_ref().map(render);
         let prompt = rendered.or(case.prompt.clone()).unwrap();
-        assert_eq!(model.language.tokenizer.encode_prompt(&prompt).unwrap(), case.prompt_tokens, "{prompt}");
+        assert_eq!(
+            model.language.tokenizer.encode_prompt(&prompt, Ends::Added).unwrap(),
+            case.prompt_tokens,
+            "{prompt}"
+        );
     }
 }
 

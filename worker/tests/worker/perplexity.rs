@@ -4,6 +4,7 @@
 use serde::Deserialize;
 use worker::engine::{BlockId, Logits, Model, Span, blocks_for};
 use worker::text::model::TextWeights;
+use worker::text::tokenizer::Ends;
 
 use crate::oracle::{model_path, open, recorded};
 
@@ -41,7 +42,7 @@ fn apart_from_llama_cpp(name: &str) -> f64 {
     assert!(theirs.tokens >= 4096, "{} tokens", theirs.tokens);
     let mut model = open(&model_path(name), 8192);
     let text = include_str!("../oracle/perplexity.txt");
-    let tokens = model.language.tokenizer.encode_prompt(text).unwrap();
+    let tokens = model.language.tokenizer.encode_prompt(text, Ends::Added).unwrap();
     assert_eq!(tokens.len(), theirs.tokens);
     mean_surprise(&mut model.weights, &tokens).exp() / theirs.perplexity - 1.0
 }

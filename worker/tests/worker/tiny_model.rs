@@ -39,7 +39,7 @@ pub fn tiny_model(family: &str) -> TinyModel {
 pub fn tiny_model_in(family: &str, dtype: GgmlDType) -> TinyModel {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(format!("{family}.gguf"));
-    write_model(&path, family, dtype, LAYERS, &[]);
+    write_model(&path, family, dtype, LAYERS, &Changes::default());
     TinyModel { path, _folder: folder }
 }
 
@@ -48,15 +48,38 @@ pub fn tiny_model_in(family: &str, dtype: GgmlDType) -> TinyModel {
 pub fn slow_model() -> TinyModel {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("slow.gguf");
-    write_model(&path, "llama", GgmlDType::Q4_1, 48, &["tokenizer.ggml.eos_token_id"]);
+    let endless = Changes { left_out: &["tokenizer.ggml.eos_token_id"], ..Changes::default() };
+    write_model(&path, "llama", GgmlDType::Q4_1, 48, &endless);
     TinyModel { path, _folder: folder }
 }
 
-fn write_model(path: &Path, family: &str, dtype: GgmlDType, layers: usize, left_out: &[&str]) {
-    let tokens = vocabulary();
+/// A llama with further tokens, which its file calls a user's, and with further keys in its header.
+pub fn tiny_model_with(tokens: &[&str], metadata: &[(&str, u32)]) -> TinyModel {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("with.gguf");
+    let mut changes = Changes { tokens, ..Changes::default() };
+    changes.metadata = metadata.iter().map(|(key, id)| ((*key).to_owned(), Value::U32(*id))).collect();
+    write_model(&path, "llama", GgmlDType::Q8_0, LAYERS, &changes);
+    TinyModel { path, _folder: folder }
+}
+
+/// What is otherwise than in a family's usual file.
+#[derive(Default)]
+struct Changes<'a> {
+    /// Keys that the header lacks.
+    left_out: &'a [&'a str],
+    tokens: &'a [&'a str],
+    metadata: Vec<(String, Value)>,
+}
+
+fn write_model(path: &Path, family: &str, dtype: GgmlDType, layers: usize, changes: &Changes<'_>) {
+    let mut tokens = vocabulary();
+    let own = tokens.len();
+    tokens.extend(changes.tokens.iter().map(|token| (*token).to_owned()));
     let mut metadata = architecture(family, layers);
-    metadata.extend(tokenizer(&tokens));
-    metadata.retain(|(key, _)| !left_out.contains(&key.as_str()));
+    metadata.extend(tokenizer(&tokens, own));
+    metadata.retain(|(key, _)| !changes.left_out.contains(&key.as_str()));
+    metadata.extend(changes.metadata.iter().cloned());
     let tensors = tensors(family, dtype, layers, tokens.len());
     let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
     let tensors: Vec<(&str, &QTensor)> =
@@ -72,11 +95,17 @@ fn vocabulary() -> Vec<String> {
     tokens
 }
 
-fn tokenizer(tokens: &[String]) -> Vec<(String, Value)> {
+/// `own` of the tokens are the usual ones, with the control tokens last; what follows is a user's.
+fn tokenizer(tokens: &[String], own: usize) -> Vec<(String, Value)> {
     let texts =
         |texts: &[&str]| Value::Array(texts.iter().map(|text| Value::String((*text).to_owned())).collect());
-    let control = tokens.len() - 2;
-    let kinds = (0..tokens.len()).map(|id| Value::I32(if id < control { 1 } else { 3 })).collect();
+    let control = own - 2;
+    let kind = |id| match id {
+        _ if id < control => 1,
+        _ if id < own => 3,
+        _ => 4,
+    };
+    let kinds = (0..tokens.len()).map(|id| Value::I32(kind(id))).collect();
     let tokens: Vec<&str> = tokens.iter().map(String::as_str).collect();
     [
         ("tokenizer.ggml.model", Value::String("gpt2".to_owned())),

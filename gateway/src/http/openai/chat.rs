@@ -1,24 +1,26 @@
 //! POST /v1/chat/completions.
 
-use axum::Extension;
-use axum::http::HeaderMap;
-use axum::response::{IntoResponse, Response};
-use daemon::http::{Failure, Json, RequestId};
+use axum::response::Response;
+use daemon::http::{Failure, Json};
 use futures::StreamExt;
 use protocol::ErrorEnvelope;
-use protocol::openai::chat::{ChatCompletion, ChatCompletionRequest};
+use protocol::openai::chat::{ChatCompletion, ChatCompletionChunk, ChatCompletionRequest};
 
 use super::super::State;
-use super::stream::{events, streamed};
-use super::{new_head, request_timeout};
-use crate::inference::{ChatWriter, chat_completion, chat_request, collect};
+use super::new_head;
+use super::stream::streamed;
+use crate::http::asking::Asking;
+use crate::inference::{ChatWriter, chat_completion, chat_request};
 
 /// Answer a conversation. With `stream`, the answer is a stream of `chat.completion.chunk`s that ends with `[DONE]`.
 #[utoipa::path(
     post, path = "/chat/completions", operation_id = "create_chat_completion", tag = "openai",
     request_body = ChatCompletionRequest,
     responses(
-        (status = 200, description = "The answer", body = ChatCompletion),
+        (
+            status = 200, description = "The answer",
+            content((ChatCompletion = "application/json"), (ChatCompletionChunk = "text/event-stream"))
+        ),
         (status = 400, description = "The request is not valid", body = ErrorEnvelope),
         (status = 401, description = "No valid credential", body = ErrorEnvelope),
         (status = 404, description = "There is no such thing", body = ErrorEnvelope),
@@ -29,20 +31,20 @@ use crate::inference::{ChatWriter, chat_completion, chat_request, collect};
 )]
 pub(in crate::http) async fn create(
     queen: State,
-    headers: HeaderMap,
-    Extension(RequestId(request_id)): Extension<RequestId>,
+    asking: Asking,
     Json(body): Json<ChatCompletionRequest>,
 ) -> Result<Response, Failure> {
     let wants_stream = body.stream.unwrap_or(false);
     let include_usage = body.stream_options.unwrap_or_default().include_usage.unwrap_or(false);
-    let request = chat_request(body, request_timeout(&headers)?)?;
-    let wants_logprobs = request.order.logprobs.is_some();
-    let run = queen.inference.run(request, &request_id).await?;
-    let head = new_head("chatcmpl", run.model());
+    let timeout = if wants_stream { asking.stream_timeout() } else { asking.answer_timeout() };
+    let request = chat_request(body, timeout)?;
+    let head = new_head("chatcmpl", &queen.inference.names.shown(&request.model));
     if wants_stream {
-        let writer = ChatWriter::new(head, run.choices(), include_usage);
-        let events = events(run).map(|event| (0, event));
-        return Ok(streamed(Box::pin(events), writer).await?);
+        let writer = ChatWriter::new(head, request.choices(), include_usage);
+        let (events, sharing) = queen.inference.stream(request, &asking.asker).await?;
+        return Ok(asking.told(streamed(events.map(|event| (0, event)), writer).await?, sharing));
     }
-    Ok(Json(chat_completion(head, collect(run).await?, wants_logprobs)).into_response())
+    let wants_logprobs = request.order.logprobs.is_some();
+    let (completed, sharing) = queen.inference.complete(request, &asking.asker).await?;
+    Ok(asking.told(Json(chat_completion(head, completed, wants_logprobs)), sharing))
 }

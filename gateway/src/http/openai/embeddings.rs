@@ -1,14 +1,13 @@
 //! POST /v1/embeddings.
 
-use axum::Extension;
-use axum::http::HeaderMap;
-use daemon::http::{Failure, Json, RequestId};
+use axum::response::Response;
+use daemon::http::{Failure, Json};
 use protocol::openai::embeddings::{Embedding, EmbeddingList, EmbeddingRequest};
 use protocol::vectors::{EmbedRequest, EmbeddingInput};
 use protocol::{ApiError, ErrorEnvelope};
 
 use super::super::State;
-use super::request_timeout;
+use crate::http::asking::Asking;
 use crate::inference::Asked;
 
 /// Make vectors of texts.
@@ -27,13 +26,11 @@ use crate::inference::Asked;
 )]
 pub(in crate::http) async fn create(
     queen: State,
-    headers: HeaderMap,
-    Extension(RequestId(request_id)): Extension<RequestId>,
+    asking: Asking,
     Json(body): Json<EmbeddingRequest>,
-) -> Result<Json<EmbeddingList>, Failure> {
+) -> Result<Response, Failure> {
     check_input(&body.input)?;
-    let timeout = request_timeout(&headers)?;
-    let asked = Asked { model: &body.model, timeout, correlation_id: &request_id };
+    let asked = Asked { model: &body.model, timeout: asking.answer_timeout(), asker: &asking.asker };
     let request = EmbedRequest {
         request_id: None,
         input: body.input,
@@ -41,10 +38,12 @@ pub(in crate::http) async fn create(
         truncate: body.truncate.unwrap_or(false),
         encoding_format: body.encoding_format.unwrap_or_default(),
     };
-    let answer = queen.inference.embed(asked, request).await?;
+    let (answer, sharing) = queen.inference.embed(asked, request).await?;
     let embeddings = answer.embeddings.into_iter().zip(0..);
     let data = embeddings.map(|(embedding, index)| Embedding { object: "embedding", index, embedding });
-    Ok(Json(EmbeddingList { object: "list", data: data.collect(), model: body.model, usage: answer.usage }))
+    let model = queen.inference.names.shown(&body.model);
+    let list = EmbeddingList { object: "list", data: data.collect(), model, usage: answer.usage };
+    Ok(asking.told(Json(list), sharing))
 }
 
 /// An empty text is a mistake of the caller's and not a text, as it is at OpenAI.

@@ -12,7 +12,7 @@ use protocol::{ApiError, ErrorCode, ErrorEnvelope};
 use super::super::State;
 use crate::hives::Fleet;
 
-/// All models of all catalogs, those that would be fetched or started on first use included.
+/// All models of all catalogs, those that would be fetched or started on first use included, and aliases of them.
 #[utoipa::path(
     get, path = "/models", operation_id = "list_models", tag = "openai",
     responses((status = 200, description = "The answer", body = ModelList))
@@ -24,8 +24,9 @@ pub(in crate::http) async fn list(queen: State) -> Json<ModelList> {
         .flat_map(|(_, node)| node.models.values())
         .map(|entry| (entry.reference.as_str(), entry))
         .collect();
-    let data = names.into_keys().filter_map(|name| describe(&fleet, name)).collect();
-    Json(ModelList { object: "list".to_owned(), data })
+    let named = names.into_keys().filter_map(|name| describe(&fleet, name, name));
+    let aliases = queen.inference.names.aliases().filter_map(|(alias, name)| describe(&fleet, alias, name));
+    Json(ModelList { object: "list".to_owned(), data: named.chain(aliases).collect() })
 }
 
 /// One model. A name may hold slashes.
@@ -45,13 +46,14 @@ pub(in crate::http) async fn retrieve(
         let message = "This model does not exist on this server.";
         ApiError::new(ErrorCode::ModelNotFound, message).with_param("model")
     };
-    Ok(Json(describe(&queen.inference.hives.fleet(), &name).ok_or_else(missing)?))
+    let root = queen.inference.names.resolve(&name)?;
+    Ok(Json(describe(&queen.inference.hives.fleet(), &name, root).ok_or_else(missing)?))
 }
 
-fn describe(fleet: &Fleet, name: &str) -> Option<Model> {
-    let entry = fleet.model(name)?;
+fn describe(fleet: &Fleet, id: &str, root: &str) -> Option<Model> {
+    let entry = fleet.model(root)?;
     let workers =
-        || fleet.reachable_workers().map(|(_, worker)| worker).filter(|worker| worker.model_ref == name);
+        || fleet.reachable_workers().map(|(_, worker)| worker).filter(|worker| worker.model_ref == root);
     let running = workers().find(|worker| worker.state.takes_requests());
     let state = if running.is_some() {
         ModelState::Running
@@ -63,11 +65,13 @@ fn describe(fleet: &Fleet, name: &str) -> Option<Model> {
         ModelState::Available
     };
     Some(Model {
-        id: entry.reference.clone(),
+        id: id.to_owned(),
         object: "model".to_owned(),
         created: entry.downloaded_at.unwrap_or(0),
         owned_by: "rbee".to_owned(),
         state,
+        kind: entry.kind,
+        root: root.to_owned(),
         context_length: running.map(|worker| worker.context_length).filter(|length| *length > 0),
     })
 }

@@ -1,16 +1,15 @@
 //! POST /v1/rerank. OpenAI has no such endpoint; the form is the one that clients of Jina's and Cohere's services send.
 
-use axum::Extension;
-use axum::http::HeaderMap;
-use daemon::http::{Failure, Json, RequestId};
+use axum::response::Response;
+use daemon::http::{Failure, Json};
 use protocol::rerank::{Document, RankedDocument, RankedText, Ranking, RerankRequest};
 use protocol::vectors::ScoreRequest;
 use protocol::{ApiError, ErrorEnvelope};
 use uuid::Uuid;
 
 use super::super::State;
-use super::request_timeout;
-use crate::inference::Asked;
+use crate::http::asking::Asking;
+use crate::inference::{Asked, Sharing};
 
 /// Rank documents by how relevant they are to a query.
 #[utoipa::path(
@@ -28,16 +27,14 @@ use crate::inference::Asked;
 )]
 pub(in crate::http) async fn create(
     queen: State,
-    headers: HeaderMap,
-    Extension(RequestId(request_id)): Extension<RequestId>,
+    asking: Asking,
     Json(body): Json<RerankRequest>,
-) -> Result<Json<Ranking>, Failure> {
+) -> Result<Response, Failure> {
     if body.top_n == Some(0) {
         return Err(ApiError::invalid("top_n", "'top_n' is 0; at least 1 is possible.").into());
     }
     let documents: Vec<String> = body.documents.into_iter().map(Document::into_text).collect();
-    let asked =
-        Asked { model: &body.model, timeout: request_timeout(&headers)?, correlation_id: &request_id };
+    let asked = Asked { model: &body.model, timeout: asking.answer_timeout(), asker: &asking.asker };
     let request = ScoreRequest {
         request_id: None,
         query: body.query,
@@ -48,7 +45,8 @@ pub(in crate::http) async fn create(
     let kept = body.return_documents.unwrap_or(false).then_some(documents);
     let results = rank(&answer.scores, body.top_n, kept.as_deref());
     let id = format!("rerank-{}", Uuid::new_v4().simple());
-    Ok(Json(Ranking { id, model: body.model, results, usage: answer.usage }))
+    let model = queen.inference.names.shown(&body.model);
+    Ok(asking.told(Json(Ranking { id, model, results, usage: answer.usage }), Sharing::Off))
 }
 
 /// The documents by score; of equal ones, the first comes first.

@@ -11,17 +11,12 @@ use futures::{Stream, StreamExt, stream};
 use protocol::{ApiError, TaskEvent};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::inference::{FrameWriter, Run, comment};
+use crate::inference::{FrameWriter, comment};
 
 /// A stream's head waits this long for the worker, so that a refusal can still be an HTTP status.
 const HEAD_WAITS: Duration = Duration::from_secs(2);
 /// A silent stream gets a comment this often.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
-
-/// The events of a run. Dropping the stream cancels the run.
-pub(super) fn events(run: Run) -> impl Stream<Item = TaskEvent> + Send {
-    stream::unfold(run, async |mut run| run.next().await.map(|event| (event, run)))
-}
 
 /// Answers with all that a writer makes of the events of runs, each with its run's number.
 pub(super) async fn streamed<S, W>(mut events: S, mut writer: W) -> Result<Response, ApiError>
@@ -30,21 +25,25 @@ where
     W: FrameWriter,
 {
     let first = first_frames(&mut events, &mut writer).await?;
-    let rest = stream::unfold(Some((events, writer)), async |state| {
-        let (mut events, mut writer) = state?;
+    let rest = stream::unfold(Some((events, writer, silence())), async |state| {
+        let (mut events, mut writer, mut silence) = state?;
         let event = match timeout(KEEP_ALIVE, events.next()).await {
             Ok(event) => event?,
-            Err(_) => return Some((comment("keep-alive"), Some((events, writer)))),
+            Err(_) => return Some((silence.clone(), Some((events, writer, silence)))),
         };
         let frames = writer.write(event.0, &event.1);
         match event.1 {
             // An error that can no longer be a status is logged here; one that can is logged with the status.
             TaskEvent::Error(envelope) => {
                 tracing::warn!(error = %envelope.error, "a stream ended with an error");
-                Some((frames, None))
+                return Some((frames, None));
             }
-            _ => Some((frames, Some((events, writer)))),
+            // Who waits on is told the place again.
+            TaskEvent::Queued(_) | TaskEvent::Narration(_) => silence = frames.clone(),
+            TaskEvent::Started(_) => silence = self::silence(),
+            _ => {}
         }
+        Some((frames, Some((events, writer, silence))))
     });
     let frames = stream::iter([first]).chain(rest).map(Ok::<_, Infallible>);
     let head = [
@@ -53,6 +52,11 @@ where
         (header::HeaderName::from_static("x-accel-buffering"), "no"),
     ];
     Ok((head, Body::from_stream(frames)).into_response())
+}
+
+/// What is said where there is nothing to say.
+fn silence() -> Bytes {
+    comment("keep-alive")
 }
 
 /// What the stream begins with: all up to a worker's first word, or up to the time when the caller must hear something.

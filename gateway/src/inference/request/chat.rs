@@ -101,7 +101,7 @@ fn logprobs(wanted: Option<bool>, top: Option<u32>) -> Result<Option<u32>, ApiEr
 }
 
 /// What a caller says of thinking, in the names that chat templates use for it. Names given outright win.
-fn template_options(
+pub(super) fn template_options(
     effort: Option<&str>,
     given: Option<Map<String, Value>>,
 ) -> Result<Option<Map<String, Value>>, ApiError> {
@@ -151,7 +151,7 @@ fn constraint(format: ResponseFormat) -> Result<Option<Constraint>, ApiError> {
     })
 }
 
-fn turns(messages: Vec<ChatMessage>) -> Result<Vec<Message>, ApiError> {
+pub(super) fn turns(messages: Vec<ChatMessage>) -> Result<Vec<Message>, ApiError> {
     let mut turns: Vec<Message> = Vec::with_capacity(messages.len());
     for (index, message) in messages.into_iter().enumerate() {
         let mut turn = turn(index, message)?;

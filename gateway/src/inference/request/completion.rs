@@ -36,8 +36,9 @@ pub fn completion_order(
     body: CompletionRequest,
     timeout: Option<Duration>,
 ) -> Result<CompletionOrder, ApiError> {
-    let is_filled = body.suffix.as_ref().is_some_and(|suffix| !suffix.is_empty());
-    refuse_first(&[("suffix", is_filled, "text after the gap")])?;
+    let suffix = body.suffix.filter(|suffix| !suffix.is_empty());
+    let echo = body.echo.unwrap_or(false);
+    refuse_first(&[("echo", echo && suffix.is_some(), "both 'echo' and 'suffix'")])?;
     within("n", body.n, 1..=CHOICES_MAX)?;
     within("logprobs", body.logprobs, 0..=TOP_LOGPROBS_MAX)?;
     let choices = body.n.unwrap_or(1);
@@ -47,7 +48,9 @@ pub fn completion_order(
         let message = "'best_of' chooses among whole answers, so it cannot be streamed.";
         return Err(ApiError::invalid("best_of", message));
     }
+    let prompts = prompts(body.prompt, suffix.is_some())?;
     let order = checked(ExecuteRequest {
+        suffix,
         max_tokens: Some(body.max_tokens.unwrap_or(MAX_TOKENS)),
         temperature: body.temperature,
         top_p: body.top_p,
@@ -64,12 +67,12 @@ pub fn completion_order(
         min_tokens: body.min_tokens,
         ignore_eos: body.ignore_eos.unwrap_or(false),
         logprobs: body.logprobs.or((best_of > choices).then_some(0)),
-        echo: body.echo.unwrap_or(false),
+        echo,
         stream: true,
         ..ExecuteRequest::default()
     })?;
     let deadline = timeout.map(|timeout| Instant::now() + timeout);
-    let requests = prompts(body.prompt)?.into_iter().map(|prompt| {
+    let requests = prompts.into_iter().map(|prompt| {
         let mut order = order.clone();
         match prompt {
             Prompt::Text(text) => order.prompt = Some(text),
@@ -92,7 +95,7 @@ enum Prompt {
     Tokens(Vec<u32>),
 }
 
-fn prompts(prompt: CompletionPrompt) -> Result<Vec<Prompt>, ApiError> {
+fn prompts(prompt: CompletionPrompt, has_suffix: bool) -> Result<Vec<Prompt>, ApiError> {
     let prompts: Vec<Prompt> = match prompt {
         CompletionPrompt::Text(text) => vec![Prompt::Text(text)],
         CompletionPrompt::Texts(texts) => texts.into_iter().map(Prompt::Text).collect(),
@@ -100,7 +103,8 @@ fn prompts(prompt: CompletionPrompt) -> Result<Vec<Prompt>, ApiError> {
         CompletionPrompt::ManyTokens(many) => many.into_iter().map(Prompt::Tokens).collect(),
     };
     let is_empty = |prompt: &Prompt| match prompt {
-        Prompt::Text(text) => text.is_empty(),
+        // A gap may be where a text begins.
+        Prompt::Text(text) => text.is_empty() && !has_suffix,
         Prompt::Tokens(tokens) => tokens.is_empty(),
     };
     if prompts.is_empty() || prompts.iter().any(is_empty) {
@@ -152,6 +156,15 @@ mod tests {
     }
 
     #[test]
+    fn a_gap_is_told_by_what_stands_after_it() {
+        let suffix = |extra: &Value| order(extra).unwrap().requests[0].order.suffix.clone();
+        assert_eq!(suffix(&json!({"suffix": "end"})).as_deref(), Some("end"));
+        assert_eq!(suffix(&json!({"suffix": "end", "prompt": ""})).as_deref(), Some("end"));
+        assert_eq!(suffix(&json!({"suffix": "", "echo": true})), None);
+        assert_eq!(order(&json!({"suffix": "", "prompt": ""})).unwrap_err().param.as_deref(), Some("prompt"));
+    }
+
+    #[test]
     fn the_best_are_chosen_by_log_probabilities() {
         let order = order(&json!({"n": 2, "best_of": 5})).unwrap();
         let sent = &order.requests[0].order;
@@ -165,7 +178,7 @@ mod tests {
             (json!({"prompt": []}), "prompt"),
             (json!({"prompt": ["a", ""]}), "prompt"),
             (json!({"prompt": vec!["a"; 129]}), "prompt"),
-            (json!({"suffix": "end"}), "suffix"),
+            (json!({"suffix": "end", "echo": true}), "echo"),
             (json!({"n": 2, "best_of": 1}), "best_of"),
             (json!({"best_of": 2, "stream": true}), "best_of"),
             (json!({"logprobs": 21}), "logprobs"),

@@ -14,7 +14,8 @@ use utoipa::ToSchema;
     "stream": true
 }))]
 pub struct ChatCompletionRequest {
-    /// A model's name.
+    /// A model's name, or an alias; the server's default model, if it has one, where this is absent.
+    #[serde(default)]
     pub model: String,
     /// The conversation so far.
     pub messages: Vec<ChatMessage>,

@@ -1,0 +1,45 @@
+"""The server is what its own OpenAPI document says: schemathesis makes requests of the document and checks the answers.
+
+`make fuzz-api SECONDS=600` takes more time for it.
+"""
+
+import os
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from conftest import MODEL, running
+
+SECONDS = int(os.environ.get("RBEE_FUZZ_API_SECONDS", "30"))
+CHECKS = [
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+]
+# What these endpoints answer, to whatever they are asked, is a 501.
+NOT_THERE = ["files", "batches", "images", "audio", "moderations"]
+
+
+@pytest.fixture(scope="module")
+def url():
+    """A system on which every name is a model's, so that requests come as far as the worker."""
+    with running(ALIASES=f"*={MODEL}", QUEUE_LIMIT="10000") as system:
+        yield system.url
+
+
+def test_every_answer_is_as_described(url, tmp_path):
+    command = [Path(sys.executable).with_name("schemathesis"), "run", f"{url}/openapi.json", "--url", url]
+    command += ["--checks", ",".join(CHECKS), "--max-time", str(SECONDS), "--workers", "4"]
+    command += ["--request-timeout", "120", "--continue-on-failure", "--suppress-health-check", "all"]
+    command += ["--generation-database", "none", "--no-color", "--header", "x-request-timeout-ms:60000"]
+    for tag in NOT_THERE:
+        command += ["--exclude-tag", tag]
+    outcome = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS * 3 + 300, cwd=tmp_path)
+    assert outcome.returncode == 0, outcome.stdout[-20_000:] + outcome.stderr[-2000:]
+    with urllib.request.urlopen(f"{url}/health", timeout=10) as answer:
+        assert answer.status == 200

@@ -1,0 +1,78 @@
+//! The end of the queen's work: what runs goes on, what is new is refused, and the door closes when nothing runs.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::{Body, HttpBody};
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use daemon::http::Failure;
+use http_body::{Frame, SizeHint};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use crate::inference::shutting_down;
+
+/// Counts what runs, and knows when there is to be no more of it.
+#[derive(Clone)]
+pub struct Drain {
+    stop: CancellationToken,
+    running: TaskTracker,
+}
+
+impl Drain {
+    /// Refuses new requests once `stop` is cancelled.
+    pub fn new(stop: CancellationToken) -> Self {
+        Self { stop, running: TaskTracker::new() }
+    }
+
+    /// Returns when the queen was told to stop and the last answer is written.
+    pub async fn done(&self) {
+        self.stop.cancelled().await;
+        self.running.close();
+        self.running.wait().await;
+    }
+}
+
+/// Lets requests pass until the queen is told to stop.
+pub(super) async fn admit(State(drain): State<Drain>, request: Request, next: Next) -> Response {
+    if drain.stop.is_cancelled() {
+        return Failure(shutting_down()).into_response();
+    }
+    let running = drain.running.token();
+    let response = next.run(request).await;
+    // A body that is there already is written by the connection, which has a grace of its own.
+    if response.body().size_hint().exact().is_some() {
+        return response;
+    }
+    response.map(|body| Body::new(Running { body, _running: running }))
+}
+
+/// A body that counts as running until it is dropped.
+struct Running {
+    body: Body,
+    _running: TaskTrackerToken,
+}
+
+impl HttpBody for Running {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
