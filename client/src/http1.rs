@@ -55,18 +55,22 @@ impl Connection {
 
     /// Sends a request and reads the head of its answer.
     async fn ask(&mut self, mut request: impl Buf) -> io::Result<Head> {
-        let written = poll_fn(|context| self.poll_write(context, &mut request)).await;
-        // A peer that answers and closes before it has read all still deserves to be heard.
-        let head = match (self.head().await, written) {
-            (Err(_), Err(error)) => return Err(error),
-            (head, _) => head?,
-        };
-        Ok(Head { keeps_open: head.keeps_open && !request.has_remaining(), ..head })
+        loop {
+            let written = poll_fn(|context| self.poll_write(context, &mut request)).await;
+            // A peer that answers and closes before it has read all still deserves to be heard.
+            let head = match (self.head().await, written) {
+                (Err(_), Err(error)) => return Err(error),
+                (head, _) => head?,
+            };
+            if !head.status.is_informational() {
+                return Ok(Head { keeps_open: head.keeps_open && !request.has_remaining(), ..head });
+            }
+        }
     }
 
     /// Writes all, or until the peer answers: it then has no use for the rest.
     fn poll_write(&mut self, context: &mut Context<'_>, request: &mut impl Buf) -> Poll<io::Result<()>> {
-        while request.has_remaining() {
+        while request.has_remaining() && self.buffer.is_empty() {
             let mut slices = [IoSlice::new(&[]); 2];
             let count = request.chunks_vectored(&mut slices);
             match Pin::new(&mut self.io).poll_write_vectored(context, &slices[..count]) {
@@ -84,11 +88,11 @@ impl Connection {
         pin!(self.io.read_buf(&mut self.buffer)).poll(context)
     }
 
+    /// The next head, of a final answer or of one that comes before it.
     async fn head(&mut self) -> io::Result<Head> {
         poll_fn(|context| {
             loop {
                 match Head::take(&mut self.buffer)? {
-                    Some(head) if head.status.is_informational() => {}
                     Some(head) => return Poll::Ready(Ok(head)),
                     None if self.buffer.len() > HEAD_MAX_BYTES => {
                         return Poll::Ready(Err(broken("the answer's head is too large")));
@@ -189,6 +193,23 @@ mod tests {
         written.unwrap();
         let head = head.unwrap();
         assert_eq!((head.status, head.keeps_open), (StatusCode::PAYLOAD_TOO_LARGE, false));
+    }
+
+    #[tokio::test]
+    async fn an_interim_answer_ends_nothing() {
+        let (near, mut far) = tokio::io::duplex(1024);
+        let mut connection = Connection::new(Box::new(near));
+        let mut request = vec![0; 1 << 20];
+        let answering = async {
+            far.write_all(b"HTTP/1.1 103 Early Hints\r\n\r\n").await?;
+            far.read_exact(&mut request).await?;
+            far.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await
+        };
+        let body = bytes::Bytes::from(vec![b'x'; 1 << 20]);
+        let (head, answered) = tokio::join!(connection.ask(body), answering);
+        answered.unwrap();
+        let head = head.unwrap();
+        assert_eq!((head.status, head.keeps_open), (StatusCode::OK, true));
     }
 
     #[tokio::test]

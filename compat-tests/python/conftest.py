@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,9 +40,9 @@ class System(NamedTuple):
 
 
 @contextmanager
-def running(further: tuple = (), **settings: str):
-    """Everything, started by `rbee-keeper up` on a data directory of its own with these RBEE_ settings. `further` are models
-    besides the usual ones: name, kind and file of each."""
+def running(further: tuple = (), data_dir: Path | None = None, **settings: str):
+    """Everything, started by `rbee-keeper up` with these RBEE_ settings on a data directory, by default one of its own. `further`
+    are models besides the usual ones: name, kind and file of each."""
     models = required("RBEE_TEST_MODELS")
     files = [
         (MODEL, "text-gen", models / f"{MODEL}.gguf"),
@@ -50,7 +50,7 @@ def running(further: tuple = (), **settings: str):
         *further,
     ]
     keeper = required("RBEE_BIN_DIR") / "rbee-keeper"
-    with tempfile.TemporaryDirectory(prefix="rbee-python-") as folder:
+    with nullcontext(data_dir) if data_dir else tempfile.TemporaryDirectory(prefix="rbee-python-") as folder:
         data_dir = Path(folder)
         # The models are taken where they lie: the tests need no network.
         data_dir.joinpath("config.toml").write_text(

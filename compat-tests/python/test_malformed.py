@@ -78,7 +78,7 @@ def test_a_wrong_media_type(url):
     assert_envelope(answer)
 
 
-@pytest.mark.parametrize(("method", "path", "expected"), [("GET", CHAT, 405), ("POST", "/v1/nothing", 404)])
+@pytest.mark.parametrize(("method", "path", "expected"), [("PUT", CHAT, 405), ("POST", "/v1/nothing", 404)])
 def test_wrong_doors(url, method, path, expected):
     status, answer = exchange(url, path, chat(), method=method)
     assert status == expected

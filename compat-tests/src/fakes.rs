@@ -92,6 +92,7 @@ async fn execute(State(written): State<Written>, Json(request): Json<ExecuteRequ
             total_tokens: count,
             finish_reason,
             finish_reasons: Vec::new(),
+            stop_sequences: Vec::new(),
             usage,
             timings,
         }));

@@ -15,6 +15,11 @@ use protocol::worker::Backend;
 use serde::Deserialize;
 
 use crate::inference::ModelNames;
+use crate::store::Bounds;
+
+/// Objects that are kept for callers at most, and their bytes in all.
+const KEPT_OBJECTS: u64 = 1_000_000;
+const KEPT_BYTES: u64 = 4 << 30;
 
 /// One OpenAI-compatible server over all your machines.
 #[derive(Debug, Parser)]
@@ -76,6 +81,9 @@ pub struct DaemonArgs {
     /// Seconds that a call without streaming waits for a model to load [default: 60]
     #[arg(long, env = "RBEE_COLD_START_SECONDS", value_name = "SECONDS")]
     pub cold_start_seconds: Option<u64>,
+    /// Days for which stored responses and chat completions are kept [default: 30]
+    #[arg(long, env = "RBEE_RETENTION_DAYS", value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36500))]
+    pub retention_days: Option<u32>,
     /// Seconds that running requests get to end after the queen is told to stop [default: 3]
     #[arg(long, env = "RBEE_DRAIN_SECONDS", value_name = "SECONDS")]
     pub drain_seconds: Option<u64>,
@@ -122,6 +130,7 @@ struct Section {
     aliases: BTreeMap<String, String>,
     queue_limit: Option<usize>,
     cold_start_seconds: Option<u64>,
+    retention_days: Option<u32>,
     drain_seconds: Option<u64>,
     cache_mb: Option<u64>,
     body_timeout_seconds: Option<u64>,
@@ -157,6 +166,8 @@ pub struct Settings {
     pub models: ModelNames,
     pub queue_limit: usize,
     pub cold_start_wait: Duration,
+    /// How long and how much is kept for callers.
+    pub kept: Bounds,
     pub drain_grace: Duration,
     pub cache_bytes: u64,
     pub body_within: Duration,
@@ -195,6 +206,13 @@ impl Settings {
             ),
             queue_limit: args.queue_limit.or(section.queue_limit).unwrap_or(1024),
             cold_start_wait: seconds(args.cold_start_seconds, section.cold_start_seconds, 60),
+            kept: Bounds {
+                age: Duration::from_hours(
+                    24 * u64::from(args.retention_days.or(section.retention_days).unwrap_or(30)),
+                ),
+                objects: KEPT_OBJECTS,
+                bytes: KEPT_BYTES,
+            },
             drain_grace: seconds(args.drain_seconds, section.drain_seconds, 3),
             cache_bytes: args.cache_mb.or(section.cache_mb).unwrap_or(64) << 20,
             body_within: seconds(args.body_timeout_seconds, section.body_timeout_seconds, 60),

@@ -28,10 +28,12 @@ pub use clock::{Clock, Spans};
 pub use collect::{Completed, Parts, collect};
 pub use names::ModelNames;
 pub use relay::{
-    ChatWriter, CompletionWriter, FrameWriter, Head, best_choices, chat_completion, comment, completion,
+    ChatWriter, CompletionWriter, FrameWriter, Head, MessageHead, MessageWriter, ResponseWriter,
+    best_choices, chat_completion, comment, completion, message, response, waiting,
 };
 pub use request::{
-    InferenceRequest, chat_request, completion_order, task_request, tokenize_order, tokenize_refusal,
+    Context, InferenceRequest, Thoughts, chat_request, check_includes, completion_order, message_order,
+    message_prompt, metadata, references, response_order, task_request, tokenize_order, tokenize_refusal,
 };
 pub use run::{Run, shutting_down};
 

@@ -3,6 +3,7 @@
 //! `http` is the door, `inference` the path of one request, `scheduler` the queue and the slots, `hives` the machines,
 //! `tasks` the jobs of /v2. ARCHITECTURE.md walks a request through them.
 
+mod clock;
 pub mod config;
 pub mod hives;
 pub mod http;
@@ -10,6 +11,7 @@ mod inference;
 mod run;
 mod runtime_file;
 mod scheduler;
+mod store;
 mod tasks;
 
 pub use run::run;

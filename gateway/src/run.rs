@@ -15,6 +15,7 @@ use crate::http::{self, DoorSettings, Drain, Queen};
 use crate::inference::{AnswerCache, Inference};
 use crate::runtime_file::{self, RuntimeFile};
 use crate::scheduler::{Scheduler, StartPolicy};
+use crate::store::Store;
 use crate::tasks::Jobs;
 
 /// The name of the queen's own machine.
@@ -33,6 +34,9 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
 async fn serve(settings: Settings) -> anyhow::Result<()> {
     let stop = daemon::shutdown::watch(settings.parent)?;
     let lock = runtime_file::lock(&settings.data_dir)?;
+    let store_stop = CancellationToken::new();
+    let (store, writer) = Store::open(&settings.data_dir.join("queen.db"), settings.kept).await?;
+    let writer = tokio::spawn(writer.run(store_stop.clone()));
     let (listener, address) = daemon::serve::bind(settings.bind, settings.port).await?;
     let hives_stop = CancellationToken::new();
     let hive_tasks = TaskTracker::new();
@@ -54,6 +58,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
             cold_start_wait,
         },
         jobs: jobs.clone(),
+        store,
         started: Instant::now(),
         stop: stop.clone(),
     });
@@ -78,6 +83,9 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     tokio::join!(server, drained);
     // Jobs without a reader hold no connection, and have the same grace.
     jobs.ended_or(&cut).await;
+    // Nothing is written any more but what waits to be.
+    store_stop.cancel();
+    let _ = writer.await;
     // Everything that the queen started ends before she does.
     hives_stop.cancel();
     hive_tasks.close();

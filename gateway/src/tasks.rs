@@ -194,6 +194,7 @@ impl Job {
             total_tokens: tokens,
             finish_reason: FinishReason::Cancelled,
             finish_reasons: Vec::new(),
+            stop_sequences: Vec::new(),
             usage: TokenUsage {
                 prompt_tokens: prompt_tokens.unwrap_or(0),
                 completion_tokens: tokens,

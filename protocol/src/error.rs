@@ -6,10 +6,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 use utoipa::{PartialSchema, ToSchema};
 
-/// OpenAI's classes of errors, which official SDKs map to their exception types.
+/// OpenAI's classes of errors, which official SDKs map to their exception types, then those that Anthropic's envelope has
+/// instead of some of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the names are OpenAI's and say all there is to say")]
+#[expect(missing_docs, reason = "the names are theirs and say all there is to say")]
 pub enum ErrorType {
     InvalidRequestError,
     AuthenticationError,
@@ -18,6 +19,10 @@ pub enum ErrorType {
     RateLimitError,
     ServerError,
     ServiceUnavailable,
+    RequestTooLarge,
+    ApiError,
+    OverloadedError,
+    TimeoutError,
 }
 
 macro_rules! error_codes {
@@ -71,6 +76,7 @@ error_codes! {
     InvalidJson "INVALID_JSON" 400 InvalidRequestError false "Send one JSON object, encoded as UTF-8."
     UnsupportedParameter "UNSUPPORTED_PARAMETER" 400 InvalidRequestError false "Leave the parameter out."
     ContextLengthExceeded "context_length_exceeded" 400 InvalidRequestError false "Shorten the messages or lower max_tokens."
+    PreviousResponseNotFound "previous_response_not_found" 400 InvalidRequestError false "Send the whole conversation as input; responses are kept for a limited time."
     UnsupportedModel "UNSUPPORTED_MODEL" 400 InvalidRequestError false "Choose a model of a supported family and format."
     BackendNotAvailable "BACKEND_NOT_AVAILABLE" 400 InvalidRequestError false "Choose a backend that `rbee-hive detect` lists, or install a build that has it."
     InvalidApiKey "invalid_api_key" 401 AuthenticationError false "Send the server's token as `Authorization: Bearer ...`."

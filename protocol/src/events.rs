@@ -194,6 +194,9 @@ pub struct End {
     /// Why each of several answers ended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub finish_reasons: Vec<FinishReason>,
+    /// The stop string that ended each answer, null for one that ended otherwise; absent if none of them ended so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stop_sequences: Vec<Option<String>>,
     /// What the task consumed.
     pub usage: TokenUsage,
     /// Where the worker's time went.
@@ -204,6 +207,11 @@ impl End {
     /// Why the answer of this number ended.
     pub fn finish_reason_of(&self, choice: usize) -> FinishReason {
         self.finish_reasons.get(choice).copied().unwrap_or(self.finish_reason)
+    }
+
+    /// The stop string that ended the answer of this number, if one did.
+    pub fn stop_sequence_of(&self, choice: usize) -> Option<&str> {
+        self.stop_sequences.get(choice)?.as_deref()
     }
 }
 

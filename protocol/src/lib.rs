@@ -29,6 +29,7 @@ macro_rules! sse_events {
     };
 }
 
+pub mod anthropic;
 pub mod config;
 pub mod error;
 pub mod events;

@@ -111,6 +111,9 @@ pub struct ScoreRequest {
     pub query: String,
     /// Where it may be found.
     pub documents: Vec<String>,
+    /// Leave out what a document has beyond so many tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub document_tokens: Option<u32>,
     /// Leave out the end of what is too long for the model, instead of refusing it.
     #[serde(default)]
     pub truncate: bool,

@@ -117,7 +117,7 @@ pub struct ToolCall {
 /// A tool that a model may call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Tool {
-    /// Its name: letters, digits, `_` and `-`, at most 64.
+    /// Its name: letters, digits, `_` and `-`, at most 128.
     pub name: String,
     /// What it does, for the model to read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -195,6 +195,9 @@ pub struct ExecuteRequest {
     /// Tokens to generate at most; without it, as many as the context holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_tokens: Option<u32>,
+    /// Whether an answer that the context has no room for ends where the context does, instead of being refused.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub cut_to_context: bool,
     /// 0 (greedy) to 2; 1 if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f32>,
@@ -305,6 +308,9 @@ pub struct ExecuteChoice {
     pub logprobs: Vec<TokenLogprob>,
     /// Why generation ended.
     pub finish_reason: FinishReason,
+    /// The stop string that ended it, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_sequence: Option<String>,
 }
 
 /// Body of POST /v1/cancel.

@@ -203,9 +203,13 @@ impl Service {
         let sampling = request.sampling.clone();
         let (request_id, choices, echo) = (request.request_id.clone(), request.choices, request.echo);
         let (wanted, field) = (request.max_tokens, request.input.field());
+        let cut_to_context = request.cut_to_context;
         let Prompt { tokens: prompt, prepared } =
             prompt::of_execution(loaded.language.clone(), request).await?;
         let grammar = loaded.language.grammar(&prepared).await?;
+        // An answer that may be cut needs room for one token, like one without a number of its own.
+        let room = loaded.context_limit().saturating_sub(prompt.len()).max(1) as u32;
+        let wanted = wanted.map(|wanted| if cut_to_context { wanted.min(room) } else { wanted });
         let max_tokens = fit(prompt.len(), wanted, loaded.context_limit(), field)?;
         let prompt_tokens = prompt.len() as u32;
         let cancel = CancellationToken::new();

@@ -26,11 +26,14 @@ pub fn with_manners(router: Router, body_limit_bytes: usize) -> Router {
         .method_not_allowed_fallback(async || {
             Failure(ApiError::new(ErrorCode::MethodNotAllowed, "This endpoint does not take this method."))
         })
-        .layer(DefaultBodyLimit::max(body_limit_bytes))
-        // Inside the correlation layer, so that a bug's 500 has the envelope, an id and a line in the log.
-        .layer(CatchPanicLayer::custom(|panic: Box<dyn Any + Send>| panicked(panic.as_ref())))
-        // Outermost, so that whatever answers, the answer has an id and is logged once.
-        .layer(middleware::from_fn(correlate))
+        // Added as one, since each that is added by itself costs every request a box or two.
+        .layer((
+            // Outermost, so that whatever answers, the answer has an id and is logged once.
+            middleware::from_fn(correlate),
+            // Inside the correlation layer, so that a bug's 500 has the envelope, an id and a line in the log.
+            CatchPanicLayer::custom(|panic: Box<dyn Any + Send>| panicked(panic.as_ref())),
+            DefaultBodyLimit::max(body_limit_bytes),
+        ))
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> Response {
@@ -55,7 +58,9 @@ async fn correlate(mut request: Request, next: Next) -> Response {
         // The headers already set (Allow, say) stay; the body is written anew with the id in it.
         error.correlation_id = Some(id.clone());
         let kept = std::mem::take(response.headers_mut());
-        response = render(error);
+        response = render(error.clone());
+        // For a layer around this one, which may have to say it in other words.
+        response.extensions_mut().insert(error);
         for (name, value) in kept.iter().filter(|(name, _)| *name != "content-length") {
             response.headers_mut().insert(name.clone(), value.clone());
         }

@@ -1,4 +1,4 @@
-//! The layers around all of the queen's routes, besides those that every daemon has.
+//! The layers around all that the queen answers, outside of those that every daemon has.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::inference::Spans;
 /// Browsers need not ask again for this long.
 const PREFLIGHT_FOR: Duration = Duration::from_hours(1);
 
-/// Adds the layers.
+/// Adds the layers, around all that answers.
 pub(super) fn layers(router: Router, cors_origins: &[String]) -> Router {
     // Official SDKs show this to their users; it ends with the response's head, since a stream has no other end to tell.
     let router = router.layer(middleware::from_fn(processing_time));

@@ -4,28 +4,41 @@ pub(super) mod chat;
 pub(super) mod completions;
 pub(super) mod embeddings;
 pub(super) mod models;
+mod page;
 pub(super) mod rerank;
-mod stream;
+pub(super) mod responses;
 pub(super) mod tokens;
 pub(super) mod unavailable;
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
+use protocol::{ApiError, ErrorCode};
+use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
+use crate::clock::unix_seconds;
 use crate::inference::Head;
 
 /// The head of a new answer whose id begins with `prefix`.
 fn new_head(prefix: &str, model: &str) -> Head {
     Head {
         id: format!("{prefix}-{}", Uuid::new_v4().simple()),
-        created: now_seconds(),
+        created: unix_seconds(),
         model: model.to_owned(),
         system_fingerprint: format!("rbee-{}", env!("CARGO_PKG_VERSION")),
     }
 }
 
-/// Seconds since 1970, as OpenAI's `created` has it.
-fn now_seconds() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64
+/// Who asks is told of nobody else's objects, nor that there are any.
+fn not_kept(param: &str, what: &str) -> ApiError {
+    let message = format!("There is no stored {what} with this id.");
+    ApiError::new(ErrorCode::NotFound, message).with_param(param).with_action(
+        "Check the id. What is stored is kept for a limited time, and for the credential that it was made with.",
+    )
+}
+
+/// What was kept as JSON.
+fn read_kept<T: DeserializeOwned>(json: &str) -> Result<T, ApiError> {
+    serde_json::from_str(json).map_err(|error| {
+        tracing::error!(%error, "a stored object cannot be read");
+        ApiError::new(ErrorCode::Internal, "The stored object cannot be read; the server's log tells why.")
+    })
 }

@@ -68,13 +68,14 @@ impl Inference {
 
 /// The events of a run. Dropping the stream cancels the run.
 fn events(run: Run) -> impl futures::Stream<Item = TaskEvent> + Send {
-    stream::unfold(run, async |mut run| run.next().await.map(|event| (event, run)))
+    // Boxed, since it is handed on and taken back with every event.
+    stream::unfold(Box::new(run), async |mut run| run.next().await.map(|event| (event, run)))
 }
 
 /// The same, and what they come to is kept.
 fn kept(run: Run, cache: AnswerCache, key: Key) -> impl futures::Stream<Item = TaskEvent> + Send {
     let parts = Parts::new(run.choices());
-    stream::unfold((run, parts, cache, key), async |(mut run, mut parts, cache, key)| {
+    stream::unfold((Box::new(run), parts, cache, key), async |(mut run, mut parts, cache, key)| {
         let event = run.next().await?;
         parts.take(&event);
         if matches!(event, TaskEvent::End(_))

@@ -197,6 +197,7 @@ impl Completed {
             total_tokens: self.usage.completion_tokens,
             finish_reason: self.choices[0].finish_reason,
             finish_reasons: self.choices.iter().map(|choice| choice.finish_reason).collect(),
+            stop_sequences: self.choices.iter().map(|choice| choice.stop_sequence.clone()).collect(),
             usage: self.usage,
             timings: Timings::default(),
         }));

@@ -68,6 +68,7 @@ impl Parts {
             tool_calls: Vec::new(),
             logprobs: Vec::new(),
             finish_reason: protocol::events::FinishReason::Stop,
+            stop_sequence: None,
         };
         Self { choices: vec![nothing; choices as usize], prompt: None, usage: None }
     }
@@ -103,6 +104,7 @@ impl Parts {
                 self.usage = Some(end.usage);
                 for (index, choice) in self.choices.iter_mut().enumerate() {
                     choice.finish_reason = end.finish_reason_of(index);
+                    choice.stop_sequence = end.stop_sequence_of(index).map(str::to_owned);
                 }
             }
             TaskEvent::Queued(_) | TaskEvent::Narration(_) | TaskEvent::Started(_) | TaskEvent::Error(_) => {}
@@ -154,11 +156,13 @@ mod tests {
             total_tokens: 4,
             finish_reason: FinishReason::Length,
             finish_reasons: vec![FinishReason::Length, FinishReason::ToolCalls],
+            stop_sequences: vec![None, Some("END".to_owned())],
             usage: TokenUsage::default(),
             timings: Timings::default(),
         }));
         let [first, second] = &parts.choices[..] else { panic!("two answers") };
         assert_eq!((first.text.as_str(), first.finish_reason), ("ab", FinishReason::Length));
+        assert_eq!((first.stop_sequence.as_deref(), second.stop_sequence.as_deref()), (None, Some("END")));
         assert_eq!((second.reasoning.as_str(), second.finish_reason), ("hm", FinishReason::ToolCalls));
         let calls: Vec<_> =
             second.tool_calls.iter().map(|call| (call.id.as_str(), call.arguments.as_str())).collect();

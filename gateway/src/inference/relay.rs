@@ -1,15 +1,20 @@
-//! Workers' events as OpenAI's answers: whole, or as chunks that are written as they come.
+//! Workers' events as answers in OpenAI's and Anthropic's shapes: whole, or as frames that are written as they come.
 
 mod chat;
 mod completion;
+mod messages;
+mod responses;
 mod words;
 
 use bytes::Bytes;
-use protocol::events::Queued;
+use futures::future::{BoxFuture, ready};
+use protocol::events::{End, Queued};
 use protocol::{ApiError, ErrorEnvelope, TaskEvent};
 
 pub use chat::{ChatWriter, chat_completion};
 pub use completion::{CompletionWriter, best_choices, completion};
+pub use messages::{MessageHead, MessageWriter, message};
+pub use responses::{ResponseWriter, response};
 
 /// What is the same in all chunks of a stream, and in an answer.
 #[derive(Debug, Clone)]
@@ -28,6 +33,16 @@ pub struct Head {
 pub trait FrameWriter: Send + 'static {
     /// The bytes that an event of a run adds to the stream.
     fn write(&mut self, run: usize, event: &TaskEvent) -> Bytes;
+
+    /// What a stream in which nothing happens shows of itself.
+    fn keep_alive(&self) -> Bytes {
+        comment("keep-alive")
+    }
+
+    /// Does what must be done before an end may be told, such as keeping the answer.
+    fn before_end(&mut self, _end: &End) -> BoxFuture<'_, Result<(), ApiError>> {
+        Box::pin(ready(Ok(())))
+    }
 }
 
 /// A line that readers pass over and connections live by. A line break would end it and begin something else.
@@ -41,7 +56,7 @@ fn error_frame(error: &ApiError) -> Bytes {
 }
 
 /// What a waiting caller is told in comments.
-fn waiting(event: &TaskEvent) -> Bytes {
+pub fn waiting(event: &TaskEvent) -> Bytes {
     match event {
         TaskEvent::Queued(Queued { position, eta_ms: None }) => {
             comment(&format!("queue position={position}"))

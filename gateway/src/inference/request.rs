@@ -3,6 +3,8 @@
 
 mod chat;
 mod completion;
+mod messages;
+mod responses;
 mod task;
 mod tokens;
 mod tools;
@@ -11,6 +13,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use protocol::openai::chat::Stop;
+use protocol::openai::metadata::Metadata;
 use protocol::task::Priority;
 use protocol::worker::ExecuteRequest;
 use protocol::{ApiError, ErrorCode};
@@ -20,6 +23,8 @@ use crate::hives::NodeName;
 
 pub use chat::chat_request;
 pub use completion::completion_order;
+pub use messages::{Thoughts, message_order, message_prompt};
+pub use responses::{Context, check_includes, references, response_order};
 pub use task::task_request;
 pub use tokens::{tokenize_order, tokenize_refusal};
 
@@ -40,7 +45,8 @@ pub struct InferenceRequest {
     pub deadline: Option<Instant>,
 }
 
-/// Pairs of a worker's name of a field and the caller's. A worker's name stands for all fields whose names begin with it.
+/// Pairs of a worker's name of a field and the caller's. A worker's name stands for all fields whose names begin with it;
+/// one that begins with `]` stands for that part of a name.
 pub type CallersNames = &'static [(&'static str, &'static str)];
 
 impl InferenceRequest {
@@ -63,16 +69,15 @@ impl InferenceRequest {
 fn in_words_of(names: CallersNames, error: ApiError) -> ApiError {
     let Some(param) = &error.param else { return error };
     let renamed = names.iter().find_map(|(ours, callers)| {
+        if ours.starts_with(']') {
+            return param.contains(ours).then(|| param.replacen(ours, callers, 1));
+        }
         let rest = param.strip_prefix(ours)?;
         // Whole names only: a digit or a letter would make another name of it.
-        let is_whole = !ours.ends_with(|sign: char| sign.is_ascii_alphanumeric())
-            || !rest.starts_with(|sign: char| sign.is_ascii_alphanumeric() || sign == '_');
+        let is_whole = !rest.starts_with(|sign: char| sign.is_ascii_alphanumeric() || sign == '_');
         is_whole.then(|| format!("{callers}{rest}"))
     });
-    let Some(renamed) = renamed.map(|renamed| renamed.replace("].parameters", "].function.parameters"))
-    else {
-        return error;
-    };
+    let Some(renamed) = renamed else { return error };
     let message = error.message.replace(&format!("'{param}'"), &format!("'{renamed}'"));
     ApiError { message, ..error }.with_param(renamed)
 }
@@ -83,6 +88,11 @@ const CHOICES_MAX: u32 = 128;
 const TOP_LOGPROBS_MAX: u32 = 20;
 /// Tokens that may have a bias.
 const BIAS_COUNT_MAX: usize = 4096;
+
+/// Pairs of metadata, and characters of their keys and values, as in OpenAI's interface.
+const METADATA_PAIRS_MAX: usize = 16;
+const METADATA_KEY_MAX: usize = 64;
+const METADATA_VALUE_MAX: usize = 512;
 
 /// Checks what all kinds of requests share.
 fn checked(order: ExecuteRequest) -> Result<ExecuteRequest, ApiError> {
@@ -126,6 +136,26 @@ fn within<T: PartialOrd + std::fmt::Display>(
         }
         _ => Ok(()),
     }
+}
+
+/// What callers write on what is kept, within OpenAI's limits.
+pub fn metadata(metadata: Option<&Metadata>) -> Result<(), ApiError> {
+    let Some(metadata) = metadata else { return Ok(()) };
+    if metadata.len() > METADATA_PAIRS_MAX {
+        let message = format!("'metadata' may hold {METADATA_PAIRS_MAX} pairs; it holds {}.", metadata.len());
+        return Err(ApiError::invalid("metadata", message));
+    }
+    for (key, value) in metadata {
+        if key.is_empty() || key.chars().count() > METADATA_KEY_MAX {
+            let message = format!("The keys of 'metadata' must have 1 to {METADATA_KEY_MAX} characters.");
+            return Err(ApiError::invalid("metadata", message));
+        }
+        if value.chars().count() > METADATA_VALUE_MAX {
+            let message = format!("'metadata.{key}' has more than {METADATA_VALUE_MAX} characters.");
+            return Err(ApiError::invalid(format!("metadata.{key}"), message));
+        }
+    }
+    Ok(())
 }
 
 /// Stop strings as OpenAI's interface allows them.

@@ -15,7 +15,6 @@ use super::{Asked, Asker, Inference, InferenceRequest};
 impl Inference {
     /// How many tokens a request's prompt has: what its answer would tell as `usage.prompt_tokens`. Nothing is generated,
     /// and a prompt that is longer than the context is counted too.
-    #[expect(dead_code, reason = "the endpoints that count tokens come next")]
     pub async fn count_tokens(&self, request: &InferenceRequest, asker: &Asker) -> Result<u32, ApiError> {
         self.model(&request.model, ModelKind::TextGen)?;
         let timeout = request.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));

@@ -241,6 +241,7 @@ mod tests {
             total_tokens: 11,
             finish_reason: FinishReason::Stop,
             finish_reasons: Vec::new(),
+            stop_sequences: Vec::new(),
             usage: TokenUsage { prompt_tokens: 5, completion_tokens: 11, ..TokenUsage::default() },
             timings: Timings { prefill_ms: 40.0, decode_ms: 500.0 },
         };

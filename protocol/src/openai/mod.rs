@@ -3,5 +3,7 @@
 pub mod chat;
 pub mod completions;
 pub mod embeddings;
+pub mod metadata;
 pub mod models;
+pub mod responses;
 pub mod usage;

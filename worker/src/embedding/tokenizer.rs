@@ -125,15 +125,17 @@ impl Tokenizer {
         self.finish(encoding, None, param)
     }
 
-    /// The tokens of a pair. Of two that are too long together, the longer one is cut.
+    /// The tokens of a pair, of whose second text `most` count. Of two that are too long together, the longer one is cut.
     pub fn encode_pair(
         &self,
         first: &str,
         second: &str,
+        most: usize,
         too_long: TooLong,
         param: &str,
     ) -> Result<Tokens, ApiError> {
         let (mut first, mut second) = (self.raw(first)?, self.raw(second)?);
+        second.truncate(most.min(second.len()), 0, TruncationDirection::Right);
         let room = self.limit - self.added(true);
         if first.len() + second.len() > room {
             self.check_cut(first.len() + second.len() + self.added(true), too_long, param)?;

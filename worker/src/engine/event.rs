@@ -25,6 +25,8 @@ pub enum Event {
 pub struct Finish {
     /// Why each choice ended; there is at least one.
     pub reasons: Vec<FinishReason>,
+    /// The stop string that ended each, if one did.
+    pub stop_sequences: Vec<Option<String>>,
     /// Tokens in and out. The token that ends an answer is not counted: it has no text.
     pub usage: TokenUsage,
     /// Where the time went.

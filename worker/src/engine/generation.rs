@@ -196,6 +196,7 @@ impl Generation {
         let sum = |count: fn(&Sequence) -> usize| self.choices.iter().map(count).sum::<usize>() as u32;
         Finish {
             reasons: self.choices.iter().map(Sequence::reason).collect(),
+            stop_sequences: self.choices.iter().map(Sequence::stop_sequence).collect(),
             usage: TokenUsage {
                 prompt_tokens: self.prompt_tokens as u32,
                 completion_tokens: sum(Sequence::generated),

@@ -35,6 +35,11 @@ impl Output {
         self.answer.has_called()
     }
 
+    /// The stop string that ended it, if one did.
+    pub(super) fn stop_sequence(&self) -> Option<&str> {
+        self.answer.stop_sequence()
+    }
+
     /// Takes a token and sends what it makes.
     pub(super) fn push(
         &mut self,

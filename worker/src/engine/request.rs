@@ -31,8 +31,8 @@ const CHOICES_MAX: u32 = 128;
 const LOGPROBS_MAX: u32 = 20;
 /// Tools of a request at most, as in OpenAI's interface.
 const TOOLS_MAX: usize = 128;
-/// Characters of a tool's name at most, as in OpenAI's interface.
-const TOOL_NAME_MAX: usize = 64;
+/// Characters of a tool's name at most, as in Anthropic's interface; OpenAI's has fewer.
+const TOOL_NAME_MAX: usize = 128;
 
 /// What to answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -81,6 +81,8 @@ pub struct GenerationRequest {
     pub suffix: Option<String>,
     /// Tokens to generate at most; without it, as many as the context holds.
     pub max_tokens: Option<u32>,
+    /// Whether they may be fewer where the context holds no more.
+    pub cut_to_context: bool,
     /// How tokens are chosen, with the seed in force.
     pub sampling: Sampling,
     /// Generation ends before any of these; none is empty.
@@ -142,6 +144,7 @@ impl TryFrom<ExecuteRequest> for GenerationRequest {
             input,
             suffix,
             max_tokens: wire.max_tokens,
+            cut_to_context: wire.cut_to_context,
             sampling,
             stop: wire.stop,
             choices: within("n", wire.n.unwrap_or(1), 1..=CHOICES_MAX)?,

@@ -133,6 +133,11 @@ impl Sequence {
         }
     }
 
+    /// The stop string that ended it, if one did.
+    pub(super) fn stop_sequence(&self) -> Option<String> {
+        self.output.stop_sequence().map(str::to_owned)
+    }
+
     /// Ends the choice, unless it has ended, and sends what was held back.
     pub(super) fn end(&mut self, reason: FinishReason, events: &mut VecDeque<Event>) {
         if matches!(self.state, State::Ended(_)) {

@@ -25,6 +25,7 @@ const NO_ANSWER: ExecuteChoice = ExecuteChoice {
     tool_calls: Vec::new(),
     logprobs: Vec::new(),
     finish_reason: FinishReason::Stop,
+    stop_sequence: None,
 };
 /// An idle stream shows at least this often that it lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -93,11 +94,16 @@ fn wire_event(event: Event) -> TaskEvent {
         Event::Token(token) => TaskEvent::Token(token),
         Event::Reasoning(reasoning) => TaskEvent::Reasoning(reasoning),
         Event::ToolCall(delta) => TaskEvent::ToolCall(delta),
-        Event::Finished(Finish { reasons, usage, timings }) => TaskEvent::End(End {
+        Event::Finished(Finish { reasons, stop_sequences, usage, timings }) => TaskEvent::End(End {
             done: true,
             total_tokens: usage.completion_tokens,
             finish_reason: reasons.first().copied().unwrap_or(FinishReason::Stop),
             finish_reasons: if reasons.len() > 1 { reasons } else { Vec::new() },
+            stop_sequences: if stop_sequences.iter().any(Option::is_some) {
+                stop_sequences
+            } else {
+                Vec::new()
+            },
             usage,
             timings,
         }),
@@ -129,9 +135,10 @@ async fn collect(mut execution: Execution) -> Result<ExecuteResponse, ApiError> 
                 choices[choice as usize].reasoning.push_str(&text);
             }
             Event::ToolCall(delta) => add_to_call(&mut choices[delta.choice as usize].tool_calls, delta),
-            Event::Finished(Finish { reasons, usage, timings }) => {
-                for (choice, reason) in choices.iter_mut().zip(reasons) {
-                    choice.finish_reason = reason;
+            Event::Finished(Finish { reasons, stop_sequences, usage, timings }) => {
+                let ends = reasons.into_iter().zip(stop_sequences);
+                for (choice, (reason, stop_sequence)) in choices.iter_mut().zip(ends) {
+                    (choice.finish_reason, choice.stop_sequence) = (reason, stop_sequence);
                 }
                 return Ok(ExecuteResponse { choices, prompt, usage, timings, seed: execution.seed });
             }

@@ -56,12 +56,13 @@ impl Service {
         let (engine, reader) = self.vector_model(ModelKind::Rerank)?;
         check_count("documents", request.documents.len())?;
         let too_long = too_long(request.truncate);
+        let most = request.document_tokens.map_or(usize::MAX, |tokens| tokens as usize);
         let order = Order { request_id: request.request_id, default_id, dimensions: None };
         let reading = reader.clone();
         let read = move || {
             let pair = |(index, document): (usize, &String)| {
                 let param = format!("documents[{index}]");
-                reading.tokenizer.encode_pair(&request.query, document, too_long, &param)
+                reading.tokenizer.encode_pair(&request.query, document, most, too_long, &param)
             };
             request.documents.iter().enumerate().map(pair).collect()
         };

@@ -77,6 +77,8 @@ pub struct Answer {
     held: String,
     channels: Channels,
     told: Told,
+    /// Which of the stop strings is complete.
+    stopped_by: Option<usize>,
 }
 
 impl Answer {
@@ -92,6 +94,7 @@ impl Answer {
             bytes: Vec::new(),
             held: String::new(),
             told: Told::default(),
+            stopped_by: None,
         }
     }
 
@@ -142,10 +145,17 @@ impl Answer {
         self.channels.calls() > 0
     }
 
+    /// The stop string that ended it, if one did.
+    pub fn stop_sequence(&self) -> Option<&str> {
+        self.stopped_by.map(|index| self.plan.stop[index].as_str())
+    }
+
     /// Passes on what can be no beginning of a stop string.
     fn release(&mut self) -> Progress {
         let stop = if self.tokens > self.plan.min_tokens { &self.plan.stop[..] } else { &[] };
-        if let Some(at) = stop.iter().filter_map(|stop| self.held.find(stop.as_str())).min() {
+        let found = stop.iter().enumerate().filter_map(|(index, stop)| Some((self.held.find(stop)?, index)));
+        if let Some((at, index)) = found.min() {
+            self.stopped_by = Some(index);
             self.held.truncate(at);
             self.bytes.clear();
             self.channels.feed(&std::mem::take(&mut self.held), &mut self.told);

@@ -84,6 +84,12 @@ fn rerank_models_give_the_recorded_labels() {
             let expected = 1.0 / (1.0 + (-case["numbers"][0].as_f64().unwrap()).exp());
             assert!((found - expected).abs() < 1e-4, "{family}: {expected}, not {found}");
         }
+        let score = |mut body: Value| {
+            body["query"] = "t5 t6".into();
+            worker.post("/v1/rerank", &body).json()["scores"][0].as_f64().unwrap()
+        };
+        let cut = score(json!({"documents": ["t7 t8 t9"], "document_tokens": 2}));
+        assert!((cut - score(json!({"documents": ["t7 t8"]}))).abs() < 1e-6, "{family}");
     }
 }
 

@@ -42,6 +42,7 @@ impl Voice {
                 total_tokens: tokens,
                 finish_reason: FinishReason::Length,
                 finish_reasons: Vec::new(),
+                stop_sequences: Vec::new(),
                 usage: TokenUsage { prompt_tokens: 1, completion_tokens: tokens, ..TokenUsage::default() },
                 timings: Timings::default(),
             })),

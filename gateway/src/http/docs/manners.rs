@@ -1,14 +1,16 @@
 //! What is the same for all operations, and so is told once: errors, and headers in both directions.
 
 use protocol::ErrorEnvelope;
+use protocol::anthropic::AnthropicError;
 use utoipa::ToSchema;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::{HttpMethod, Operation, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Required, Response, ResponseBuilder};
 
-/// The name of the response that stands for all errors.
+/// The names of the responses that stand for all errors: of most operations, and of Anthropic's.
 const FAILURE: &str = "Failure";
+const ANTHROPIC_FAILURE: &str = "AnthropicFailure";
 
 /// Headers of every answer: name, type, meaning.
 const OF_ANSWERS: [(&str, Type, &str); 3] = [
@@ -65,7 +67,8 @@ pub(super) fn describe(document: &mut OpenApi) {
             .schema(Some(ObjectBuilder::new().schema_type(Type::String)));
         components.parameters.insert((*name).to_owned(), parameter.build().into());
     }
-    components.responses.insert(FAILURE.to_owned(), failure().into());
+    components.responses.insert(FAILURE.to_owned(), failure(&ErrorEnvelope::name()).into());
+    components.responses.insert(ANTHROPIC_FAILURE.to_owned(), failure(&AnthropicError::name()).into());
     for item in document.paths.paths.values_mut() {
         let operations = [
             (HttpMethod::Get, &mut item.get),
@@ -80,10 +83,10 @@ pub(super) fn describe(document: &mut OpenApi) {
     }
 }
 
-fn failure() -> Response {
+fn failure(envelope: &str) -> Response {
     let mut response = ResponseBuilder::new()
         .description("Any other error; docs/errors.md lists them.")
-        .content("application/json", Content::new(Some(Ref::from_schema_name(ErrorEnvelope::name()))))
+        .content("application/json", Content::new(Some(Ref::from_schema_name(envelope))))
         .build();
     add_headers(&mut response, &OF_ANSWERS[..2]);
     add_headers(&mut response, &OF_ERRORS);
@@ -96,7 +99,9 @@ fn complete(method: &HttpMethod, operation: &mut Operation) {
             add_headers(response, if status == "200" { &OF_ANSWERS } else { &OF_ANSWERS[..2] });
         }
     }
-    let failure = Ref::new(format!("#/components/responses/{FAILURE}"));
+    let is_anthropics = operation.tags.iter().flatten().any(|tag| tag == "anthropic");
+    let name = if is_anthropics { ANTHROPIC_FAILURE } else { FAILURE };
+    let failure = Ref::new(format!("#/components/responses/{name}"));
     operation.responses.responses.insert("default".to_owned(), RefOr::Ref(failure));
     let of_posts = if *method == HttpMethod::Post { &OF_POSTS[..] } else { &[] };
     let parameters = operation.parameters.get_or_insert_default();

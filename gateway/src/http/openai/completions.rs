@@ -9,8 +9,8 @@ use protocol::openai::completions::{Completion, CompletionRequest};
 
 use super::super::State;
 use super::new_head;
-use super::stream::streamed;
 use crate::http::asking::Asking;
+use crate::http::stream::streamed;
 use crate::inference::{CompletionWriter, Sharing, best_choices, completion, completion_order};
 
 /// Continue a text, or several. With `stream`, the answer is a stream of `text_completion`s that ends with `[DONE]`.

@@ -1,23 +1,57 @@
 //! GET /v1/models and /v1/models/{model}.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use axum::extract::Path;
+use axum::extract::{Path, Query};
+use axum::http::HeaderMap;
 use daemon::http::{Failure, Json};
+use protocol::anthropic::{ModelInfo, ModelPage};
 use protocol::hive::ModelEntry;
 use protocol::openai::models::{Model, ModelList, ModelState};
 use protocol::worker::WorkerState;
 use protocol::{ApiError, ErrorCode, ErrorEnvelope};
+use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::super::State;
+use super::super::{State, anthropic};
 use crate::hives::Fleet;
+
+/// Models in the language of who asks.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub(in crate::http) enum Models {
+    /// OpenAI's.
+    List(ModelList),
+    /// Anthropic's.
+    Page(ModelPage),
+}
+
+/// One model in the language of who asks.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub(in crate::http) enum OneModel {
+    /// OpenAI's.
+    Model(Model),
+    /// Anthropic's.
+    Info(ModelInfo),
+}
 
 /// All models of all catalogs, those that would be fetched or started on first use included, and aliases of them.
 #[utoipa::path(
     get, path = "/models", operation_id = "list_models", tag = "openai",
-    responses((status = 200, description = "The answer", body = ModelList))
+    params(
+        ("anthropic-version" = Option<String>, Header, description = "If given, the answer is Anthropic's: a page"),
+        ("limit" = Option<u32>, Query, description = "Of a page: how many models at most, 1 to 1000; 20 if absent"),
+        ("after_id" = Option<String>, Query, description = "Of a page: the model that comes before its first one"),
+        ("before_id" = Option<String>, Query, description = "Of a page: the model that comes after its last one"),
+    ),
+    responses((status = 200, description = "The answer", body = Models))
 )]
-pub(in crate::http) async fn list(queen: State) -> Json<ModelList> {
+pub(in crate::http) async fn list(
+    queen: State,
+    headers: HeaderMap,
+    Query(query): Query<HashMap<String, String>>,
+) -> Result<Json<Models>, Failure> {
     let fleet = queen.inference.hives.fleet();
     let names: BTreeMap<&str, &ModelEntry> = fleet
         .nodes()
@@ -26,7 +60,11 @@ pub(in crate::http) async fn list(queen: State) -> Json<ModelList> {
         .collect();
     let named = names.into_keys().filter_map(|name| describe(&fleet, name, name));
     let aliases = queen.inference.names.aliases().filter_map(|(alias, name)| describe(&fleet, alias, name));
-    Json(ModelList { object: "list".to_owned(), data: named.chain(aliases).collect() })
+    let data: Vec<Model> = named.chain(aliases).collect();
+    if anthropic::is_spoken(&headers) {
+        return Ok(Json(Models::Page(anthropic::models::page(&data, &query)?)));
+    }
+    Ok(Json(Models::List(ModelList { object: "list".to_owned(), data })))
 }
 
 /// One model. A name may hold slashes.
@@ -34,20 +72,25 @@ pub(in crate::http) async fn list(queen: State) -> Json<ModelList> {
     get, path = "/models/{*model}", operation_id = "retrieve_model", tag = "openai",
     params(("model" = String, Path)),
     responses(
-        (status = 200, description = "The answer", body = Model),
+        (status = 200, description = "The answer; Anthropic's with the header anthropic-version", body = OneModel),
         (status = 404, description = "There is no such thing", body = ErrorEnvelope),
     )
 )]
 pub(in crate::http) async fn retrieve(
     queen: State,
+    headers: HeaderMap,
     Path(name): Path<String>,
-) -> Result<Json<Model>, Failure> {
+) -> Result<Json<OneModel>, Failure> {
     let missing = || {
         let message = "This model does not exist on this server.";
         ApiError::new(ErrorCode::ModelNotFound, message).with_param("model")
     };
     let root = queen.inference.names.resolve(&name)?;
-    Ok(Json(describe(&queen.inference.hives.fleet(), &name, root).ok_or_else(missing)?))
+    let model = describe(&queen.inference.hives.fleet(), &name, root).ok_or_else(missing)?;
+    if anthropic::is_spoken(&headers) {
+        return Ok(Json(OneModel::Info(anthropic::models::info(&model))));
+    }
+    Ok(Json(OneModel::Model(model)))
 }
 
 fn describe(fleet: &Fleet, id: &str, root: &str) -> Option<Model> {

@@ -28,6 +28,7 @@ pub fn chat_completion(head: Head, completed: Completed, logprobs: bool) -> Chat
         choices: choices.collect(),
         usage: words::usage(completed.usage),
         system_fingerprint: head.system_fingerprint,
+        metadata: None,
     }
 }
 
@@ -202,6 +203,7 @@ mod tests {
             total_tokens: 2,
             finish_reason: FinishReason::Length,
             finish_reasons: vec![FinishReason::Length, FinishReason::ToolCalls],
+            stop_sequences: Vec::new(),
             usage: TokenUsage {
                 prompt_tokens: 3,
                 completion_tokens: 2,

@@ -184,6 +184,7 @@ mod tests {
             tool_calls: Vec::new(),
             logprobs: vec![likely(text, Some(logprob))],
             finish_reason: FinishReason::Length,
+            stop_sequence: None,
         }
     }
 
@@ -232,6 +233,7 @@ mod tests {
             total_tokens: 1,
             finish_reason: FinishReason::Stop,
             finish_reasons: Vec::new(),
+            stop_sequences: Vec::new(),
             usage: usage(2),
             timings: Timings::default(),
         });

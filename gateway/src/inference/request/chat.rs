@@ -13,8 +13,8 @@ use tokio::time::Instant;
 
 use super::tools::{is_name, offered_tools};
 use super::{
-    CallersNames, InferenceRequest, TOP_LOGPROBS_MAX, checked, logit_bias, refuse_first, seed, stop_strings,
-    unsupported, within,
+    CallersNames, InferenceRequest, TOP_LOGPROBS_MAX, checked, logit_bias, metadata, refuse_first, seed,
+    stop_strings, unsupported, within,
 };
 
 /// How a chat completion names what a worker may find fault with.
@@ -22,7 +22,7 @@ pub(super) const NAMES: CallersNames = &[
     ("constraint.schema", "response_format.json_schema.schema"),
     ("constraint", "response_format"),
     ("template_options", "chat_template_kwargs"),
-    ("tools[", "tools["),
+    ("].parameters", "].function.parameters"),
 ];
 
 /// Checks a chat completion.
@@ -31,6 +31,7 @@ pub fn chat_request(
     timeout: Option<Duration>,
 ) -> Result<InferenceRequest, ApiError> {
     refuse_what_is_not_there(&body)?;
+    metadata(body.metadata.as_ref())?;
     if body.messages.is_empty() {
         return Err(ApiError::invalid("messages", "'messages' is empty; at least one message is needed."));
     }
@@ -111,12 +112,12 @@ pub(super) fn template_options(
         Some("none") => {
             options.insert("enable_thinking".to_owned(), false.into());
         }
-        Some(effort @ ("minimal" | "low" | "medium" | "high" | "xhigh")) => {
+        Some(effort @ ("minimal" | "low" | "medium" | "high" | "xhigh" | "max")) => {
             options.insert("enable_thinking".to_owned(), true.into());
             options.insert("reasoning_effort".to_owned(), effort.into());
         }
         Some(_) => {
-            let message = "'reasoning_effort' must be none, minimal, low, medium, high or xhigh.";
+            let message = "'reasoning_effort' must be none, minimal, low, medium, high, xhigh or max.";
             return Err(ApiError::invalid("reasoning_effort", message));
         }
     }
@@ -124,7 +125,7 @@ pub(super) fn template_options(
     Ok((!options.is_empty()).then_some(options))
 }
 
-fn constraint(format: ResponseFormat) -> Result<Option<Constraint>, ApiError> {
+pub(super) fn constraint(format: ResponseFormat) -> Result<Option<Constraint>, ApiError> {
     let missing = |field: &str| {
         let param = format!("response_format.{field}");
         ApiError::invalid(param.clone(), format!("'{param}' is required for this type."))

@@ -9,12 +9,17 @@ use protocol::worker::{Tool, ToolChoice};
 use super::unsupported;
 
 /// Tools of a request at most, as in OpenAI's interface.
-const TOOLS_MAX: usize = 128;
+pub(super) const TOOLS_MAX: usize = 128;
 
 /// Whether tools and schemas may have this name.
 pub(super) fn is_name(name: &str) -> bool {
+    is_name_within(64, name)
+}
+
+/// The same where names may be as long as this.
+pub(super) fn is_name_within(longest: usize, name: &str) -> bool {
     let is_sign = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
-    (1..=64).contains(&name.len()) && name.bytes().all(is_sign)
+    (1..=longest).contains(&name.len()) && name.bytes().all(is_sign)
 }
 
 /// The tools that the model is offered, and whether it must call one.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::request::{MessageToolCall, Role};
+use crate::openai::metadata::Metadata;
 use crate::openai::usage::{Usage, nullable_usage};
 
 /// Answer without streaming.
@@ -23,6 +24,10 @@ pub struct ChatCompletion {
     pub usage: Usage,
     /// Which build and backend answered.
     pub system_fingerprint: String,
+    /// Of one that is kept: what the caller wrote on it.
+    #[schema(value_type = Option<BTreeMap<String, String>>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Metadata>,
 }
 
 /// One answer.

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use crate::openai::metadata::Metadata;
+
 /// Request body. Unknown fields are accepted; known ones are honoured or refused by name.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[schema(example = json!({
@@ -83,9 +85,14 @@ pub struct ChatCompletionRequest {
     /// Must be absent.
     #[schema(value_type = Option<Object>)]
     pub web_search_options: Option<Value>,
-    /// none, minimal, low, medium, high or xhigh: whether and how much the model thinks first, as far as its chat template
-    /// lets that be said.
+    /// none, minimal, low, medium, high, xhigh or max: whether and how much the model thinks first, as far as its chat
+    /// template lets that be said.
     pub reasoning_effort: Option<String>,
+    /// Whether the answer is kept, to be asked for later; false if absent.
+    pub store: Option<bool>,
+    /// Up to 16 pairs that are kept with the answer; keys of up to 64 characters, values of up to 512.
+    #[schema(value_type = Option<BTreeMap<String, String>>)]
+    pub metadata: Option<Metadata>,
     /// rbee: further names that the model's chat template sees, such as `enable_thinking`.
     #[schema(value_type = Option<Object>)]
     pub chat_template_kwargs: Option<Map<String, Value>>,
@@ -148,14 +155,16 @@ pub enum Content {
 }
 
 /// One part of a message's content.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ContentPart {
     /// text, refusal, image_url, input_audio or file.
     #[serde(rename = "type")]
     pub kind: String,
     /// The text of a text part.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
     /// The text of a refusal part.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<String>,
 }
 

@@ -84,7 +84,7 @@ fn tools_have_names_messages_and_a_choice_that_fits() {
     for (extra, param) in [
         (tools(vec![tool("f"), tool("a b")]), "tools[1].name"),
         (tools(vec![tool("")]), "tools[0].name"),
-        (tools(vec![tool(&"f".repeat(65))]), "tools[0].name"),
+        (tools(vec![tool(&"f".repeat(129))]), "tools[0].name"),
         (tools(vec![tool("f"), tool("f")]), "tools[1].name"),
         (tools((0..129).map(|index| tool(&format!("f{index}"))).collect()), "tools"),
         (tools(vec![json!({"name": "f", "parameters": [1]})]), "tools[0].parameters"),

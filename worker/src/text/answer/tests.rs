@@ -41,6 +41,7 @@ struct Read {
     reasoning: String,
     calls: Vec<(String, String)>,
     is_ended: bool,
+    stop_sequence: Option<String>,
 }
 
 impl Read {
@@ -76,6 +77,7 @@ fn read(plan: AnswerPlan, text: &str) -> Read {
     output.finish(&mut emissions);
     read.take(&mut emissions);
     assert_eq!(output.has_called(), !read.calls.is_empty());
+    read.stop_sequence = output.stop_sequence().map(str::to_owned);
     read
 }
 
@@ -130,6 +132,9 @@ fn a_stop_string_may_span_tokens_and_a_false_alarm_is_let_go() {
 fn the_earliest_of_several_stop_strings_counts_and_text_before_it_is_kept() {
     let stopped = read(stops(&["end", "é"]), "ené");
     assert_eq!((stopped.text.as_str(), stopped.is_ended), ("en", true));
+    assert_eq!(stopped.stop_sequence.as_deref(), Some("é"));
+    assert_eq!(read(stops(&["bc", "b"]), "abc").stop_sequence.as_deref(), Some("b"));
+    assert_eq!(read(stops(&["b"]), "ac").stop_sequence, None);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Answers as server-sent events in OpenAI's manner.
+//! Answers of models as server-sent events.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -11,11 +11,11 @@ use futures::{Stream, StreamExt, stream};
 use protocol::{ApiError, TaskEvent};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::inference::{FrameWriter, comment};
+use crate::inference::{FrameWriter, comment, waiting};
 
 /// A stream's head waits this long for the worker, so that a refusal can still be an HTTP status.
 const HEAD_WAITS: Duration = Duration::from_secs(2);
-/// A silent stream gets a comment this often.
+/// A silent stream shows this often that it lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// Answers with all that a writer makes of the events of runs, each with its run's number.
@@ -25,10 +25,11 @@ where
     W: FrameWriter,
 {
     let first = first_frames(&mut events, &mut writer).await?;
-    let rest = stream::unfold(Some((events, writer, silence())), async |state| {
+    let alive = writer.keep_alive();
+    let rest = stream::unfold(Some((events, writer, alive)), async |state| {
         let (mut events, mut writer, mut silence) = state?;
         let event = match timeout(KEEP_ALIVE, events.next()).await {
-            Ok(event) => event?,
+            Ok(event) => settled(&mut writer, event?).await,
             Err(_) => return Some((silence.clone(), Some((events, writer, silence)))),
         };
         let frames = writer.write(event.0, &event.1);
@@ -39,8 +40,8 @@ where
                 return Some((frames, None));
             }
             // Who waits on is told the place again.
-            TaskEvent::Queued(_) | TaskEvent::Narration(_) => silence = frames.clone(),
-            TaskEvent::Started(_) => silence = self::silence(),
+            TaskEvent::Queued(_) | TaskEvent::Narration(_) => silence = waiting(&event.1),
+            TaskEvent::Started(_) => silence = writer.keep_alive(),
             _ => {}
         }
         Some((frames, Some((events, writer, silence))))
@@ -54,9 +55,13 @@ where
     Ok((head, Body::from_stream(frames)).into_response())
 }
 
-/// What is said where there is nothing to say.
-fn silence() -> Bytes {
-    comment("keep-alive")
+/// An event that is true: an end that cannot be made good is an error.
+async fn settled<W: FrameWriter>(writer: &mut W, (run, event): (usize, TaskEvent)) -> (usize, TaskEvent) {
+    let TaskEvent::End(end) = &event else { return (run, event) };
+    match writer.before_end(end).await {
+        Ok(()) => (run, event),
+        Err(error) => (run, TaskEvent::Error(error.into())),
+    }
 }
 
 /// What the stream begins with: all up to a worker's first word, or up to the time when the caller must hear something.
@@ -67,7 +72,8 @@ where
 {
     let patience = Instant::now() + HEAD_WAITS;
     let mut frames = Vec::new();
-    while let Ok(Some((run, event))) = timeout_at(patience, events.next()).await {
+    while let Ok(Some(event)) = timeout_at(patience, events.next()).await {
+        let (run, event) = settled(writer, event).await;
         if let TaskEvent::Error(envelope) = event {
             return Err(envelope.error);
         }

@@ -1,0 +1,96 @@
+//! POST /v1/responses.
+
+mod conversation;
+mod keep;
+pub(in crate::http) mod stored;
+
+use axum::response::Response;
+use daemon::http::{Failure, Json};
+use futures::StreamExt;
+use protocol::ErrorEnvelope;
+use protocol::openai::responses::{self, NumberedEvent, ResponseInputTokens, ResponseRequest};
+use uuid::Uuid;
+
+use self::conversation::context;
+use self::keep::{Keep, KeptWriter};
+use super::super::State;
+use crate::clock::unix_seconds;
+use crate::http::asking::Asking;
+use crate::http::stream::streamed;
+use crate::inference::{ResponseWriter, response, response_order};
+
+/// Answer an input, or go on with a conversation that is kept. With `stream`, the answer is a stream of named events, each with
+/// its number; without `"store": false`, it is kept, unless it failed.
+#[utoipa::path(
+    post, path = "/responses", operation_id = "create_response", tag = "openai",
+    request_body = ResponseRequest,
+    responses(
+        (status = 200, description = "The response; its events with `stream`", content(
+            (responses::Response = "application/json"),
+            (NumberedEvent = "text/event-stream"),
+        )),
+        (status = 400, description = "The request is not valid", body = ErrorEnvelope),
+        (status = 401, description = "No valid credential", body = ErrorEnvelope),
+        (status = 404, description = "There is no such thing", body = ErrorEnvelope),
+        (status = 429, description = "The queue is full", body = ErrorEnvelope),
+        (status = 501, description = "Responses are not made in the background", body = ErrorEnvelope),
+        (status = 503, description = "No capacity now; retry-after tells when", body = ErrorEnvelope),
+        (status = 504, description = "The deadline has passed", body = ErrorEnvelope),
+    )
+)]
+pub(in crate::http) async fn create(
+    queen: State,
+    asking: Asking,
+    Json(body): Json<ResponseRequest>,
+) -> Result<Response, Failure> {
+    let wants_stream = body.stream.unwrap_or(false);
+    let timeout = if wants_stream { asking.stream_timeout() } else { asking.answer_timeout() };
+    let context = context(&queen.store, &asking.asker.caller, &body).await?;
+    let order = response_order(body, &context, timeout)?;
+    let mut draft = order.draft;
+    draft.id = format!("resp_{}", Uuid::new_v4().simple());
+    draft.created_at = unix_seconds();
+    draft.model = queen.inference.names.shown(&order.request.model);
+    let keep = draft.store.then(|| Keep::new(&queen.store, &asking.asker, order.input));
+    if wants_stream {
+        let (events, sharing) = queen.inference.stream(order.request, &asking.asker).await?;
+        let events = events.map(|event| (0, event));
+        let writer = ResponseWriter::new(draft);
+        let answer = match keep {
+            None => streamed(events, writer).await?,
+            Some(keep) => streamed(events, KeptWriter::new(writer, keep)).await?,
+        };
+        return Ok(asking.told(answer, sharing));
+    }
+    let (completed, sharing) = queen.inference.complete(order.request, &asking.asker).await?;
+    let response = response(draft, completed);
+    if let Some(keep) = keep {
+        keep.keep(&response).await?;
+    }
+    Ok(asking.told(Json(response), sharing))
+}
+
+/// Count the tokens of a request's prompt: what its answer would tell as `usage.input_tokens`. Nothing is generated.
+#[utoipa::path(
+    post, path = "/responses/input_tokens", operation_id = "count_response_input_tokens", tag = "openai",
+    request_body = ResponseRequest,
+    responses(
+        (status = 200, description = "The number; it may be more than the context holds", body = ResponseInputTokens),
+        (status = 400, description = "The request is not valid", body = ErrorEnvelope),
+        (status = 401, description = "No valid credential", body = ErrorEnvelope),
+        (status = 404, description = "There is no such thing", body = ErrorEnvelope),
+        (status = 429, description = "The queue is full", body = ErrorEnvelope),
+        (status = 503, description = "No capacity now; retry-after tells when", body = ErrorEnvelope),
+        (status = 504, description = "The deadline has passed", body = ErrorEnvelope),
+    )
+)]
+pub(in crate::http) async fn count_input(
+    queen: State,
+    asking: Asking,
+    Json(body): Json<ResponseRequest>,
+) -> Result<Json<ResponseInputTokens>, Failure> {
+    let context = context(&queen.store, &asking.asker.caller, &body).await?;
+    let request = response_order(body, &context, asking.answer_timeout())?.request;
+    let input_tokens = queen.inference.count_tokens(&request, &asking.asker).await?;
+    Ok(Json(ResponseInputTokens { object: "response.input_tokens", input_tokens }))
+}
