@@ -95,6 +95,8 @@ const model = z.strictObject({
   owned_by: text,
   // Beyond OpenAI's.
   state: text,
+  kind: text,
+  root: text,
   context_length: count.optional(),
 });
 

@@ -5,11 +5,11 @@ import { once } from 'node:events';
 
 import { start, TOKEN } from './system.js';
 
-const started = await Promise.allSettled([
-  start(),
-  // Serves one, lets one more wait, tells at once when a model must be loaded first, and wants a token.
-  start({ RBEE_HIVE_SLOTS: '1', RBEE_QUEUE_LIMIT: '1', RBEE_COLD_START_SECONDS: '0', RBEE_TOKEN: TOKEN }),
-]);
+// An answer that is found again tells nothing of the way to it.
+const open = { RBEE_CACHE_MB: '0' };
+// Serves one, lets one more wait, tells at once when a model must be loaded first, and wants a token.
+const narrow = { ...open, RBEE_HIVE_SLOTS: '1', RBEE_QUEUE_LIMIT: '1', RBEE_COLD_START_SECONDS: '0', RBEE_TOKEN: TOKEN };
+const started = await Promise.allSettled([start(open), start(narrow)]);
 const systems = started.flatMap(({ value }) => value ?? []);
 try {
   const failed = started.find(({ reason }) => reason);

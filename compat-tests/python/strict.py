@@ -43,6 +43,18 @@ class ModelList(BaseModel):
     data: list[Model]
 
 
+# In the form of vLLM's clients: OpenAI has none.
+class Tokenized(BaseModel, extra="forbid"):
+    count: int
+    max_model_len: int
+    tokens: list[int]
+    token_strs: Optional[list[str]]
+
+
+class Detokenized(BaseModel, extra="forbid"):
+    prompt: str
+
+
 # OpenAI gives the first token of an echoed prompt null, which the SDK's types do not tell.
 class EchoedLogprobs(Logprobs):
     token_logprobs: Optional[list[Optional[float]]] = None
@@ -116,6 +128,8 @@ ANSWERS = {
     r"GET /responses/[^/]+": Answer(Response),
     r"DELETE /responses/[^/]+": Answer(ResponseDeleted),
     r"GET /responses/[^/]+/input_items": Answer(ResponseItemList),
+    r"POST /tokenize": Answer(Tokenized),
+    r"POST /detokenize": Answer(Detokenized),
 }
 BASE_PATH = re.compile(r"/openai/v1|/openai|/v1")
 

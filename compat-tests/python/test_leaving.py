@@ -29,7 +29,8 @@ def test_a_stream_that_is_closed(client, url):
 @pytest.mark.parametrize("stream", [False, True])
 def test_the_clients_own_timeout(client, url, stream):
     started = time.monotonic()
-    with pytest.raises(openai.APITimeoutError):
+    # The SDK tells the server how long it waits: if the server gives up first, by a hair, it says so.
+    with pytest.raises((openai.APITimeoutError, openai.InternalServerError)):
         # Nothing comes while a whole answer is computed; a stream has its tokens, but this client wants each within 0.1 ms.
         answer = client.chat.completions.create(**LONG, stream=stream, timeout=0.0001 if stream else 1)
         for _ in answer:

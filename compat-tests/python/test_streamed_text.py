@@ -1,4 +1,5 @@
-"""A stream says what the whole answer says, for prompts of many languages and for characters of many bytes."""
+"""A stream says what the whole answer says, and both count what the tokenizer counts: for prompts of many languages and for
+characters of many bytes."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -47,23 +48,26 @@ def pool():
 
 
 def both(url, content, **options):
-    """The whole answer, and the pieces of the streamed one with its usage."""
+    """The whole answer, the pieces of the streamed one with its usage, and the tokenizer's count of the prompt."""
     options = {"temperature": 0, "max_tokens": 32} | options
     request = options | {"model": MODEL, "messages": [{"role": "user", "content": content}]}
     with make_client(url) as client:
-        whole = client.chat.completions.create(**request)
+        whole = client.chat.completions.create(**request, logprobs=True)
         stream = client.chat.completions.create(**request, stream=True, stream_options={"include_usage": True})
         *chunks, last = list(stream)
-    return whole, chunks, last.usage
+        tokens = client.post("/tokenize", body={"model": MODEL, "messages": request["messages"]}, cast_to=object)
+    return whole, chunks, last.usage, tokens["count"]
 
 
-def check_same(whole, chunks, usage):
+def check_same(whole, chunks, usage, prompt_tokens):
     [choice] = whole.choices
     pieces = [chunk.choices[0].delta.content or "" for chunk in chunks]
     assert "".join(pieces) == choice.message.content
     reasons = [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices[0].finish_reason]
     assert reasons == [choice.finish_reason]
     assert usage.model_dump(exclude={"prompt_tokens_details"}) == whole.usage.model_dump(exclude={"prompt_tokens_details"})
+    assert usage.prompt_tokens == prompt_tokens
+    assert usage.completion_tokens == len(choice.logprobs.content)
     # A piece is whole characters: one that is cut would show as this one. Only the token limit may cut the last.
     text = choice.message.content
     assert REPLACEMENT not in (text.removesuffix(REPLACEMENT) if choice.finish_reason == "length" else text)
@@ -74,7 +78,7 @@ def test_fifty_prompts(url, pool):
     answers = list(pool.map(lambda prompt: both(url, prompt), PROMPTS))
     for answer in answers:
         check_same(*answer)
-    texts = [whole.choices[0].message.content for whole, _, _ in answers]
+    texts = [whole.choices[0].message.content for whole, *_ in answers]
     assert len(set(texts)) > 40
     # Some of it did go beyond ASCII, or the prompts are badly chosen.
     assert sum(not text.isascii() for text in texts) >= 10
@@ -83,7 +87,7 @@ def test_fifty_prompts(url, pool):
 @pytest.mark.parametrize("text", FORCED)
 def test_characters_of_many_bytes(url, text):
     """Each is several tokens, and no token's part of it is sent."""
-    whole, chunks, usage = both(url, "Write.", response_format={"type": "regex", "pattern": text}, max_tokens=200)
-    check_same(whole, chunks, usage)
+    whole, *rest = both(url, "Write.", response_format={"type": "regex", "pattern": text}, max_tokens=200)
+    check_same(whole, *rest)
     assert whole.choices[0].message.content == text
     assert whole.usage.completion_tokens > len(text), "no character was split, so nothing was tested"

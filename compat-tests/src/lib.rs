@@ -21,7 +21,7 @@ mod stack;
 pub use chat::{ChatStream, Sampled, chat_body};
 pub use processes::{Process, ProcessId, Signal, kill, open_files};
 pub use raw::{RawConnection, Received};
-pub use sandbox::{MODEL, Sandbox, model_file};
+pub use sandbox::{EMBEDDING_MODEL, MODEL, Sandbox};
 pub use stack::Stack;
 
 use std::time::{Duration, Instant};

@@ -13,6 +13,8 @@ use crate::processes::{self, Process, ProcessId, Signal};
 
 /// The model that the tests talk to.
 pub const MODEL: &str = "smollm2-135m-instruct";
+/// The model that makes vectors.
+pub const EMBEDDING_MODEL: &str = "all-minilm-l6-v2";
 
 /// By this variable the processes of a sandbox are known.
 const MARK: &str = "COMPAT_TEST_SANDBOX";
@@ -30,16 +32,25 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// Waits for its turn and makes a data directory in whose settings the test model stands.
+    /// Waits for its turn and makes a data directory in whose settings the test models stand.
     pub async fn new() -> Self {
         let turn = TURN.lock().await;
         let dir = tempfile::Builder::new().prefix("rbee-test-").tempdir().unwrap();
-        let model = model_file(MODEL);
-        let settings = format!(
-            "[[hive.models]]\nreference = \"{MODEL}\"\nkind = \"text-gen\"\nprovider = \"file\"\npath = \"{}\"\n",
-            model.display()
-        );
-        std::fs::write(dir.path().join("config.toml"), settings).unwrap();
+        let models = [
+            (MODEL, "text-gen", format!("{MODEL}.gguf")),
+            (EMBEDDING_MODEL, "embedding", format!("{EMBEDDING_MODEL}/model.safetensors")),
+        ];
+        let settings: Vec<String> = models
+            .into_iter()
+            .map(|(name, kind, file)| {
+                let path = model_file(&file);
+                format!(
+                    "[[hive.models]]\nreference = \"{name}\"\nkind = \"{kind}\"\nprovider = \"file\"\npath = \"{}\"\n",
+                    path.display()
+                )
+            })
+            .collect();
+        std::fs::write(dir.path().join("config.toml"), settings.concat()).unwrap();
         let mark = format!("{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
         Self { dir, mark, _turn: turn }
     }
@@ -142,12 +153,12 @@ fn program_file(program: &str) -> PathBuf {
 }
 
 /// A real model that `make test` fetched.
-pub fn model_file(name: &str) -> PathBuf {
+fn model_file(name: &str) -> PathBuf {
     let dir = std::env::var_os("RBEE_TEST_MODELS");
     let dir = dir.expect(
         "RBEE_TEST_MODELS must name a folder with the real models: run `make test`, which fetches them",
     );
-    let file = PathBuf::from(dir).join(format!("{name}.gguf"));
+    let file = PathBuf::from(dir).join(name);
     assert!(file.is_file(), "there is no {}: run `make test`, which fetches it", file.display());
     file
 }
