@@ -34,7 +34,7 @@ def url():
 
 def test_every_answer_is_as_described(url, tmp_path):
     command = [Path(sys.executable).with_name("schemathesis"), "run", f"{url}/openapi.json", "--url", url]
-    command += ["--checks", ",".join(CHECKS), "--max-time", str(SECONDS), "--workers", "4"]
+    command += ["--checks", ",".join(CHECKS), "--max-time", str(SECONDS)]
     command += ["--request-timeout", "120", "--continue-on-failure", "--suppress-health-check", "all"]
     command += ["--generation-database", "none", "--no-color", "--header", "x-request-timeout-ms:60000"]
     for tag in NOT_THERE:
