@@ -15,6 +15,9 @@ use crate::inference::{Asker, Clock, Sharing};
 /// Tells whether an answer came from the cache, and as `off` asks for one that does not.
 const CACHE: HeaderName = HeaderName::from_static("x-rbee-cache");
 
+/// An SDK that gives up does so by its own clock, and tells its caller so in its own words; ours comes after.
+const AFTER_READ_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// What a request's head says of the one who asks.
 pub(super) struct Asking {
     pub(super) asker: Asker,
@@ -100,7 +103,8 @@ fn deadline_header(headers: &HeaderMap) -> Result<Option<Duration>, ApiError> {
 /// Seconds, as the official SDKs tell them; a hint that cannot be read is none.
 fn read_timeout(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get("x-stainless-read-timeout")?.to_str().ok()?.trim().parse().ok()?;
-    Duration::try_from_secs_f64(seconds).ok().filter(|timeout| !timeout.is_zero())
+    let timeout = Duration::try_from_secs_f64(seconds).ok().filter(|timeout| !timeout.is_zero())?;
+    timeout.checked_add(AFTER_READ_TIMEOUT)
 }
 
 #[cfg(test)]
@@ -124,7 +128,7 @@ mod tests {
         assert!(timeout_header(&headers("x-request-timeout-ms", "soon")).is_err());
         assert_eq!(
             read_timeout(&headers("x-stainless-read-timeout", "1.5")),
-            Some(Duration::from_millis(1500))
+            Some(Duration::from_millis(1500) + AFTER_READ_TIMEOUT)
         );
         for hint in ["", "NaN", "-1", "0", "never", "1e400"] {
             assert_eq!(read_timeout(&headers("x-stainless-read-timeout", hint)), None, "{hint}");

@@ -95,6 +95,7 @@ pub struct MessageUsage {
 
 /// More about generated tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = MessageOutputTokensDetails)]
 pub struct OutputTokensDetails {
     /// Those that were thought, not said.
     pub thinking_tokens: u32,

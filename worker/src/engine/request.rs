@@ -272,7 +272,9 @@ fn tools(wire: &mut ExecuteRequest) -> Result<Option<ToolUse>, ApiError> {
     {
         return Err(ApiError::invalid("tool_choice", format!("No tool is named '{name}'.")));
     }
-    let parallel = wire.parallel_tool_calls.unwrap_or(true);
+    // Who names one tool asks for one call of it; a small model would go on to its token limit.
+    let is_named = matches!(choice, ToolChoice::Named(_));
+    let parallel = wire.parallel_tool_calls.unwrap_or(true) && !is_named;
     Ok((choice != ToolChoice::None).then_some(ToolUse { tools, choice, parallel }))
 }
 
