@@ -50,7 +50,9 @@ impl Connection {
         let mut byte = [0];
         let mut byte = ReadBuf::new(&mut byte);
         let reading = Pin::new(&mut self.io).poll_read(&mut Context::from_waker(Waker::noop()), &mut byte);
-        self.buffer.is_empty() && reading.is_pending()
+        // A task that has done its share is told that nothing is there, whatever is.
+        let is_told_the_truth = tokio::task::coop::has_budget_remaining();
+        self.buffer.is_empty() && reading.is_pending() && is_told_the_truth
     }
 
     /// Sends a request and reads the head of its answer.

@@ -172,3 +172,11 @@ def test_answers_do_not_depend_on_who_else_asks(url, ask):
 
     with ThreadPoolExecutor(6) as pool:
         assert set(pool.map(together, range(6))) == {alone}
+
+
+def test_what_asks_for_nothing_is_accepted(ask):
+    """As the SDK's own suite sends it."""
+    completion = ask(
+        logit_bias={"foo": 0}, audio={"format": "wav", "voice": "alloy"}, modalities=["text"], prediction={"type": "content", "content": "x"}
+    )
+    assert completion.choices[0].message.content

@@ -40,6 +40,7 @@ def test_an_error_before_the_first_byte_is_a_status_for_streams_too(ask, stream)
         ("top_logprobs", 2),
         ("reasoning_effort", "enormous"),
         ("web_search_options", {}),
+        ("moderation", {"model": "omni-moderation-latest"}),
         ("modalities", ["text", "audio"]),
     ],
 )

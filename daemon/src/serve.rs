@@ -21,6 +21,10 @@ const PING_EVERY: Duration = Duration::from_secs(20);
 const CONCURRENT_STREAMS_MAX: u32 = 1024;
 /// Headers of one HTTP/2 request.
 const HEADER_BYTES_MAX: u32 = 64 * 1024;
+/// What a connection begins with whose peer speaks HTTP/2 (RFC 9113, section 3.4).
+const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// A beginning of it is looked at again after this time.
+const PEEK_PAUSE: Duration = Duration::from_millis(10);
 /// Where no connection can be accepted, for lack of descriptors as a rule, the next try is so much later.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -60,8 +64,8 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
         let service = TowerToHyperService::new(router.clone());
         let (builder, watcher, stop) = (builder.clone(), connections.watcher(), stop.clone());
         tokio::spawn(async move {
-            // Nothing else bounds the time until a peer says its first word.
-            let speaks = tokio::time::timeout(HEAD_WITHIN, stream.readable());
+            // Nothing else bounds the time until a peer has said which protocol it speaks.
+            let speaks = tokio::time::timeout(HEAD_WITHIN, first_word(&stream));
             let Some(Ok(Ok(()))) = stop.run_until_cancelled(speaks).await else { return };
             let connection = builder.serve_connection(TokioIo::new(stream), service);
             if let Err(error) = watcher.watch(connection.into_owned()).await {
@@ -75,6 +79,20 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
             grace_ms = grace.as_millis() as u64,
             "connections were still open at the end of the grace period"
         );
+    }
+}
+
+/// Waits until what has come is no mere beginning of what HTTP/2 begins with.
+async fn first_word(stream: &TcpStream) -> io::Result<()> {
+    let mut word = [0; HTTP2_PREFACE.len()];
+    loop {
+        stream.readable().await?;
+        let length = stream.peek(&mut word).await?;
+        if length == 0 || length == word.len() || word[..length] != HTTP2_PREFACE[..length] {
+            return Ok(());
+        }
+        // The kernel does not tell of a second byte while the first is unread.
+        tokio::time::sleep(PEEK_PAUSE).await;
     }
 }
 

@@ -184,7 +184,8 @@ impl Settings {
         let bind = args.bind.or(section.bind).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
         daemon::auth::check_bind(bind, token.as_ref()).map_err(anyhow::Error::msg)?;
         let seconds = |flag: Option<u64>, file: Option<u64>, default| {
-            Duration::from_secs(flag.or(file).unwrap_or(default))
+            // A year is as good as for ever, and can be reckoned with.
+            Duration::from_secs(flag.or(file).unwrap_or(default).min(365 * 24 * 3600))
         };
         Ok(Self {
             data_dir: common.data_dir().context("no data directory")?,
@@ -216,7 +217,10 @@ impl Settings {
             drain_grace: seconds(args.drain_seconds, section.drain_seconds, 3),
             cache_bytes: args.cache_mb.or(section.cache_mb).unwrap_or(64) << 20,
             body_within: seconds(args.body_timeout_seconds, section.body_timeout_seconds, 60),
-            cors_origins: if args.cors_origins.is_empty() { section.cors_origins } else { args.cors_origins },
+            cors_origins: if args.cors_origins.is_empty() { section.cors_origins } else { args.cors_origins }
+                .iter()
+                .map(|origin| self::origin(origin))
+                .collect::<anyhow::Result<_>>()?,
             parent: if args.exit_with_parent { Parent::HoldsStdin } else { Parent::None },
         })
     }
@@ -229,6 +233,18 @@ fn alias(setting: &str) -> Result<(String, String), String> {
         }
         _ => Err("an alias is NAME=MODEL, as in gpt-4o-mini=smollm2-135m-instruct".to_owned()),
     }
+}
+
+/// An origin as browsers write it, or `*`.
+fn origin(setting: &str) -> anyhow::Result<String> {
+    let origin = setting.trim().trim_end_matches('/');
+    let is_sound = |host: &str| !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_graphic());
+    let host = origin.split_once("://").map(|(_, host)| host);
+    anyhow::ensure!(
+        origin == "*" || origin == "null" || host.is_some_and(|host| is_sound(host) && !host.contains('/')),
+        "'{setting}' is no origin; one is written as in https://app.example, or * for all"
+    );
+    Ok(origin.to_owned())
 }
 
 fn token(setting: Option<String>) -> anyhow::Result<Option<Token>> {

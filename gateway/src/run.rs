@@ -77,7 +77,12 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let close_door = CancellationToken::new();
     let server = daemon::serve::serve(listener, router, close_door.clone(), CLOSE_WITHIN);
     let drained = async {
-        drain.done().await;
+        // A reader that does not read never hears that its answer was cut.
+        let over = async {
+            cut.cancelled().await;
+            tokio::time::sleep(CLOSE_WITHIN).await;
+        };
+        tokio::select! { () = drain.done() => {}, () = over => {} }
         close_door.cancel();
     };
     tokio::join!(server, drained);

@@ -147,6 +147,9 @@ impl ToSchema for ErrorCode {
     }
 }
 
+/// A longer message is cut.
+const MESSAGE_BYTES_MAX: usize = 2000;
+
 /// One error as a caller sees it: OpenAI's four fields and rbee's own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ApiError {
@@ -177,7 +180,7 @@ impl ApiError {
         let mut details = Map::new();
         details.insert("suggested_action".to_owned(), code.suggested_action().into());
         Self {
-            message: message.into(),
+            message: shortened(message.into()),
             error_type: code.error_type(),
             param: None,
             code,
@@ -220,6 +223,15 @@ impl ApiError {
     pub fn suggested_action(&self) -> &str {
         self.details.get("suggested_action").and_then(Value::as_str).unwrap_or_default()
     }
+}
+
+/// A message names what is at fault, which may be as long as a caller likes; who reads it needs its beginning.
+fn shortened(mut message: String) -> String {
+    if message.len() > MESSAGE_BYTES_MAX {
+        message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
+        message.push('…');
+    }
+    message
 }
 
 impl fmt::Display for ApiError {

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use client::Error;
-use compat_tests::{Signal, Stack, eventually, kill};
+use compat_tests::{Sampled, Signal, Stack, eventually, kill};
 use serde_json::Value;
+use tokio::io::AsyncWriteExt;
 
 const ORDERLY: Duration = Duration::from_secs(10);
 const ORPHANED: Duration = Duration::from_secs(20);
@@ -58,6 +59,27 @@ async fn during_the_grace_running_streams_end_well_and_new_requests_are_told_to_
     assert_eq!(stream.rest().await.last(), Some(&done()), "the stream ends well");
     // Nothing runs any more, so that she need not wait for the rest of the grace.
     assert_eq!(stack.queen_ended(ORDERLY).await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn who_neither_reads_nor_writes_does_not_hold_the_queen() {
+    let mut stack = Stack::start().await;
+    stack.warm_up().await;
+    // The one stops in the middle of its request, the other takes nothing of a long answer.
+    let mut half = tokio::net::TcpStream::connect(stack.url.strip_prefix("http://").unwrap()).await.unwrap();
+    half.write_all(b"POST /v1/chat/completions HTTP/1.1\r\nHost: rbee\r\nContent-Length: 100\r\n\r\n")
+        .await
+        .unwrap();
+    let deaf = stack.send("Tell a long story.", 5000, Sampled::Streamed).await;
+    eventually("the long answer is under way", PATIENCE, async || {
+        let worker = stack.worker().await;
+        (worker.slots_available < worker.slots_total).then_some(())
+    })
+    .await;
+    stack.signal_queen(Signal::TERM);
+    assert_eq!(stack.queen_ended(ORDERLY).await.code(), Some(0));
+    stack.sandbox.emptied(Duration::from_secs(1)).await;
+    drop((half, deaf));
 }
 
 #[tokio::test]

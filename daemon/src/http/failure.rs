@@ -24,9 +24,15 @@ impl IntoResponse for Failure {
     }
 }
 
+/// Where nothing better is known, a refusal for now is worth asking after again in this time.
+const RETRY_AFTER_MS: u64 = 1000;
+
 /// Writes an error as status, headers and body.
-pub(super) fn render(error: ApiError) -> Response {
+pub(super) fn render(mut error: ApiError) -> Response {
     let status = StatusCode::from_u16(error.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+        error.retry_after_ms.get_or_insert(RETRY_AFTER_MS);
+    }
     let mut headers = HeaderMap::new();
     if let Some(retry_after_ms) = error.retry_after_ms {
         let whole_seconds = Duration::from_millis(retry_after_ms.saturating_add(999)).as_secs();

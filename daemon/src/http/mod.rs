@@ -3,9 +3,11 @@
 mod failure;
 mod json;
 mod layers;
+mod path;
 mod sse;
 
 pub use failure::Failure;
 pub use json::Json;
 pub use layers::{RequestId, with_manners};
+pub use path::Path;
 pub use sse::{event_stream, sse_event};

@@ -17,6 +17,8 @@ const CACHE: HeaderName = HeaderName::from_static("x-rbee-cache");
 
 /// An SDK that gives up does so by its own clock, and tells its caller so in its own words; ours comes after.
 const AFTER_READ_TIMEOUT: Duration = Duration::from_millis(500);
+/// A longer time is as good as none, and too long a one could not be reckoned with.
+const LONGEST: Duration = Duration::from_hours(24 * 365);
 
 /// What a request's head says of the one who asks.
 pub(super) struct Asking {
@@ -37,12 +39,7 @@ impl<S: Sync> FromRequestParts<S> for Asking {
             may_share: !wants_no_cache(&parts.headers),
             clock: Clock::start(),
         };
-        let timeout = [timeout_header(&parts.headers)?, deadline_header(&parts.headers)?];
-        Ok(Self {
-            asker,
-            timeout: timeout.into_iter().flatten().min(),
-            read_timeout: read_timeout(&parts.headers),
-        })
+        Ok(Self { asker, timeout: timeout(&parts.headers)?, read_timeout: read_timeout(&parts.headers) })
     }
 }
 
@@ -69,6 +66,12 @@ impl Asking {
         response.headers_mut().insert(CACHE, HeaderValue::from_static(sharing));
         response
     }
+}
+
+/// How long an answer is of use, as far as the caller says.
+pub(super) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, ApiError> {
+    let said = [timeout_header(headers)?, deadline_header(headers)?];
+    Ok(said.into_iter().flatten().min().map(|timeout| timeout.min(LONGEST)))
 }
 
 fn wants_no_cache(headers: &HeaderMap) -> bool {
@@ -104,7 +107,7 @@ fn deadline_header(headers: &HeaderMap) -> Result<Option<Duration>, ApiError> {
 fn read_timeout(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get("x-stainless-read-timeout")?.to_str().ok()?.trim().parse().ok()?;
     let timeout = Duration::try_from_secs_f64(seconds).ok().filter(|timeout| !timeout.is_zero())?;
-    timeout.checked_add(AFTER_READ_TIMEOUT)
+    Some(timeout.min(LONGEST) + AFTER_READ_TIMEOUT)
 }
 
 #[cfg(test)]
@@ -130,7 +133,8 @@ mod tests {
             read_timeout(&headers("x-stainless-read-timeout", "1.5")),
             Some(Duration::from_millis(1500) + AFTER_READ_TIMEOUT)
         );
-        for hint in ["", "NaN", "-1", "0", "never", "1e400"] {
+        assert!(read_timeout(&headers("x-stainless-read-timeout", "1e19")).unwrap() < LONGEST * 2);
+        for hint in ["", "NaN", "-1", "0", "never", "1e400", "-1e19"] {
             assert_eq!(read_timeout(&headers("x-stainless-read-timeout", hint)), None, "{hint}");
         }
     }

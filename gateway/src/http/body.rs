@@ -127,9 +127,7 @@ impl Packing {
             Self::Gzip => {
                 flate2::read::MultiGzDecoder::new(packed).take(limit as u64 + 1).read_to_end(&mut unpacked)
             }
-            Self::Zstd => ruzstd::decoding::StreamingDecoder::new(packed)
-                .map_err(std::io::Error::other)
-                .and_then(|decoder| decoder.take(limit as u64 + 1).read_to_end(&mut unpacked)),
+            Self::Zstd => unpack_frames(packed, limit, &mut unpacked),
         };
         match read {
             Err(_) => Err(ApiError::new(
@@ -140,6 +138,16 @@ impl Packing {
             Ok(_) => Ok(unpacked.into()),
         }
     }
+}
+
+/// A body may be several frames, one after the other, as parallel encoders write them.
+fn unpack_frames(mut packed: &[u8], limit: usize, unpacked: &mut Vec<u8>) -> std::io::Result<usize> {
+    while !packed.is_empty() && unpacked.len() <= limit {
+        let left = (limit + 1 - unpacked.len()) as u64;
+        let decoder = ruzstd::decoding::StreamingDecoder::new(&mut packed).map_err(std::io::Error::other)?;
+        decoder.take(left).read_to_end(unpacked)?;
+    }
+    Ok(unpacked.len())
 }
 
 #[cfg(test)]
@@ -166,6 +174,8 @@ mod tests {
     fn packed_bodies_are_unpacked_up_to_the_limit() {
         for (packing, pack) in [(Packing::Gzip, gzip as fn(&[u8]) -> Vec<u8>), (Packing::Zstd, zstd)] {
             assert_eq!(packing.unpack(&pack(b"{\"a\": 1}"), 100).unwrap(), "{\"a\": 1}");
+            let parts = [pack(b"{\"a\":"), pack(b" 1}")].concat();
+            assert_eq!(packing.unpack(&parts, 100).unwrap(), "{\"a\": 1}");
             let bomb = pack(&vec![b' '; 4 << 20]);
             assert!(bomb.len() < LIMITS.bytes / 8, "{packing:?}: {}", bomb.len());
             assert_eq!(packing.unpack(&bomb, LIMITS.bytes).unwrap_err().code, ErrorCode::PayloadTooLarge);

@@ -16,6 +16,9 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::inference::shutting_down;
 
+/// What fits into a socket's buffer.
+const WRITTEN_AT_ONCE_BYTES: u64 = 64 * 1024;
+
 /// Counts what runs, and knows when there is to be no more of it.
 #[derive(Clone)]
 pub struct Drain {
@@ -39,13 +42,14 @@ impl Drain {
 
 /// Lets requests pass until the queen is told to stop.
 pub(super) async fn admit(State(drain): State<Drain>, request: Request, next: Next) -> Response {
+    // Counted first: who is let through is waited for.
+    let running = drain.running.token();
     if drain.stop.is_cancelled() {
         return Failure(shutting_down()).into_response();
     }
-    let running = drain.running.token();
     let response = next.run(request).await;
-    // A body that is there already is written by the connection, which has a grace of its own.
-    if response.body().size_hint().exact().is_some() {
+    // A short body that is there already is written within the grace that connections have.
+    if response.body().size_hint().exact().is_some_and(|bytes| bytes <= WRITTEN_AT_ONCE_BYTES) {
         return response;
     }
     response.map(|body| Body::new(Running { body, _running: running }))

@@ -22,12 +22,17 @@ use http_body::Frame;
 use protocol::{ApiError, ErrorCode};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::asking;
 
 /// An answer of more bytes is not kept.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
 /// All answers together.
 const KEPT_BYTES_MAX: u64 = 64 << 20;
 const KEPT_FOR: Duration = Duration::from_hours(24);
+/// Who says nothing of a deadline waits so long for another's answer.
+const LONGEST_WAIT: Duration = Duration::from_mins(10);
 const KEY_BYTES_MAX: usize = 255;
 
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -73,6 +78,8 @@ impl Default for Replays {
         };
         let answered = moka::sync::Cache::builder()
             .weigher(weight)
+            // A key is used again soon or never: how often others were used says nothing of it.
+            .eviction_policy(moka::policy::EvictionPolicy::lru())
             .max_capacity(KEPT_BYTES_MAX)
             .time_to_live(KEPT_FOR)
             .build();
@@ -113,6 +120,10 @@ pub(super) async fn replay(State(replays): State<Replays>, request: Request, nex
         let message = format!("The header Idempotency-Key must have 1 to {KEY_BYTES_MAX} bytes.");
         return Failure(ApiError::invalid("Idempotency-Key", message)).into_response();
     }
+    let patience = match asking::timeout(request.headers()) {
+        Ok(timeout) => timeout.unwrap_or(LONGEST_WAIT),
+        Err(error) => return Failure(error).into_response(),
+    };
     let caller = request.extensions().get::<Caller>().map_or("", Caller::as_str);
     let key = hash(&[caller.as_bytes(), request.uri().path().as_bytes(), key.as_bytes()]);
     let (parts, body) = request.into_parts();
@@ -128,8 +139,14 @@ pub(super) async fn replay(State(replays): State<Replays>, request: Request, nex
                 return recorder.record(response);
             }
             Known::Answered(answer) => return answer.replay(),
-            // The sender of the signal is dropped at the end, and says nothing before.
-            Known::Running(mut ended) => while ended.changed().await.is_ok() {},
+            Known::Running(mut ended) => {
+                // The sender of the signal is dropped at the end, and says nothing before.
+                let end = async { while ended.changed().await.is_ok() {} };
+                if timeout(patience, end).await.is_err() {
+                    let message = "The first request under this Idempotency-Key has no answer yet.";
+                    return Failure(ApiError::new(ErrorCode::Timeout, message)).into_response();
+                }
+            }
             Known::Differs => {
                 let message = "This Idempotency-Key was used for a request with another body.";
                 let error = ApiError::new(ErrorCode::IdempotencyConflict, message);
@@ -214,10 +231,15 @@ impl Recorded {
 }
 
 /// A stream that ends with an error has not succeeded, whatever its status says.
-fn is_error_event(frame: &[u8]) -> bool {
-    frame.starts_with(b"data: {\"error\"")
-        || frame.starts_with(b"event: error")
-        || frame.starts_with(b"event: response.failed")
+fn is_error_event(frames: &[u8]) -> bool {
+    // JSON holds no raw line break, so that no answer's text can look like this.
+    let begins = |frame: &[u8]| {
+        frame.starts_with(b"data: {\"error\"")
+            || frame.starts_with(b"event: error")
+            || frame.starts_with(b"event: response.failed")
+    };
+    let breaks = frames.windows(2).enumerate().filter(|(_, pair)| pair == b"\n\n");
+    begins(frames) || breaks.into_iter().any(|(place, _)| begins(&frames[place + 2..]))
 }
 
 impl HttpBody for Recorded {

@@ -26,7 +26,7 @@ fn cors(origins: &[String]) -> CorsLayer {
     let allowed = if origins.iter().any(|origin| origin == "*") {
         AllowOrigin::any()
     } else {
-        AllowOrigin::list(origins.iter().filter_map(|origin| origin.trim_end_matches('/').parse().ok()))
+        AllowOrigin::list(origins.iter().filter_map(|origin| origin.parse().ok()))
     };
     CorsLayer::new()
         .allow_origin(allowed)

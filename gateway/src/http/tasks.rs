@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use axum::extract::Path;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use daemon::http::{Failure, Json, event_stream, sse_event};
+use daemon::http::{Failure, Json, Path, event_stream, sse_event};
 use futures::StreamExt;
 use protocol::config::DEFAULT_CHAT_MODEL;
 use protocol::task::{TaskAccepted, TaskRequest, TaskStatus, TaskView};

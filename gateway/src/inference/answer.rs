@@ -80,6 +80,7 @@ fn kept(run: Run, cache: AnswerCache, key: Key) -> impl futures::Stream<Item = T
         parts.take(&event);
         if matches!(event, TaskEvent::End(_))
             && let Some(completed) = parts.completed()
+            && !completed.is_cancelled()
         {
             cache.keep_text(key, completed).await;
         }

@@ -174,7 +174,7 @@ impl Completed {
                 let text = choice.reasoning.clone();
                 events.push(TaskEvent::Reasoning(Reasoning { text, choice: number }));
             }
-            if !choice.text.is_empty() {
+            if !choice.text.is_empty() || !choice.logprobs.is_empty() {
                 events.push(TaskEvent::Token(Token {
                     token: choice.text.clone(),
                     index: 0,

@@ -1,6 +1,6 @@
 //! A run's events as one answer, for callers that do not stream.
 
-use protocol::events::{Prompt, TokenUsage, ToolCallDelta};
+use protocol::events::{FinishReason, Prompt, TokenUsage, ToolCallDelta};
 use protocol::worker::{ExecuteChoice, ToolCall};
 use protocol::{ApiError, ErrorCode, TaskEvent};
 use tokio::time::{Instant, sleep_until};
@@ -18,6 +18,13 @@ pub struct Completed {
     /// The prompt as the model read it, if that was asked for.
     pub prompt: Option<Prompt>,
     pub usage: TokenUsage,
+}
+
+impl Completed {
+    /// Whether somebody ended it before its end.
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.choices.iter().any(|choice| choice.finish_reason == FinishReason::Cancelled)
+    }
 }
 
 /// Follows a run to its end. A model that is still loading when the cold-start wait is over is an error; the load goes on.
@@ -43,7 +50,10 @@ pub async fn collect(mut run: Run) -> Result<Completed, ApiError> {
             None => return Err(ApiError::new(ErrorCode::Internal, "The answer ended without an end.")),
         }
         if let Some(completed) = parts.completed() {
-            return Ok(completed);
+            // Nobody here has cancelled it, or nobody would be waiting.
+            let message = "The answer was cancelled at its worker.";
+            let is_whole = !completed.is_cancelled();
+            return if is_whole { Ok(completed) } else { Err(ApiError::new(ErrorCode::WorkerLost, message)) };
         }
     }
 }

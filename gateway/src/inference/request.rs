@@ -181,7 +181,8 @@ fn logit_bias(bias: Option<BTreeMap<String, f32>>) -> Result<BTreeMap<u32, f32>,
         });
         token.map(|token| (token, bias))
     };
-    bias.unwrap_or_default().into_iter().map(by_token).collect()
+    // A bias of nothing asks for nothing, whatever it is of.
+    bias.unwrap_or_default().into_iter().filter(|(_, bias)| *bias != 0.0).map(by_token).collect()
 }
 
 /// Every number that JSON can hold is a seed; the same number is the same seed.

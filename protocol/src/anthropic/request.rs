@@ -140,6 +140,8 @@ pub struct MessageTool {
     /// Inputs that show how it is used, for the model to read.
     #[schema(value_type = Option<Vec<Object>>)]
     pub input_examples: Option<Vec<Value>>,
+    /// Must be absent or false.
+    pub defer_loading: Option<bool>,
     /// Who may call it; if given, `direct` is among them.
     pub allowed_callers: Option<Vec<String>>,
 }

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use axum::extract::{Path, Query};
+use axum::extract::Query;
 use axum::http::HeaderMap;
-use daemon::http::{Failure, Json};
+use daemon::http::{Failure, Json, Path};
 use protocol::anthropic::{ModelInfo, ModelPage};
 use protocol::hive::ModelEntry;
 use protocol::openai::models::{Model, ModelList, ModelState};

@@ -64,7 +64,8 @@ pub(super) fn cut<T>(
         entries.reverse();
     }
     if let Some(after) = &page.after {
-        let place = entries.iter().position(|entry| id(entry) == after).ok_or_else(no_such_beginning)?;
+        // Of several entries with one id the last, or the pages would never come to an end.
+        let place = entries.iter().rposition(|entry| id(entry) == after).ok_or_else(no_such_beginning)?;
         entries.drain(..=place);
     }
     Ok(Paged::of(entries, page.limit))

@@ -17,7 +17,13 @@ struct Family {
     operations: &'static [(HttpMethod, &'static str, &'static str)],
 }
 
-const FAMILIES: [Family; 5] = [
+const FAMILIES: [Family; 6] = [
+    Family {
+        tag: "openai",
+        missing: "Models are not deleted over this interface.",
+        instead: "Take the model out of the hive's settings, or its file out of the data directory.",
+        operations: &[(HttpMethod::Delete, "/models/{*model}", "delete_model")],
+    },
     Family {
         tag: "files",
         missing: "Files are not kept by this version.",
@@ -108,7 +114,7 @@ pub(in crate::http) fn describe(document: &mut OpenApi, prefix: &str) {
                 .summary(Some(family.missing))
                 .description(Some(family.instead))
                 .response("501", refusal);
-            if let Some((_, name)) = path.split_once('{') {
+            if let Some((_, name)) = path.replace('*', "").split_once('{') {
                 let name = name.split('}').next().unwrap_or_default();
                 let text = ObjectBuilder::new().schema_type(Type::String);
                 operation = operation.parameter(

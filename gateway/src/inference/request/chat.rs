@@ -78,13 +78,14 @@ fn refuse_what_is_not_there(body: &ChatCompletionRequest) -> Result<(), ApiError
     let is_filled = |list: &Option<Vec<Value>>| list.as_ref().is_some_and(|list| !list.is_empty());
     let is_choice =
         |choice: &Option<Value>| choice.as_ref().is_some_and(|choice| choice != "none" && choice != "auto");
+    let calls_none = body.function_call.as_ref().is_some_and(|choice| choice == "none");
     let speaks = |modalities: &Vec<String>| modalities.iter().any(|name| name != "text");
     refuse_first(&[
-        ("functions", is_filled(&body.functions), "the older name of 'tools'"),
+        ("functions", is_filled(&body.functions) && !calls_none, "the older name of 'tools'"),
         ("function_call", is_choice(&body.function_call), "the older name of 'tool_choice'"),
         ("modalities", body.modalities.as_ref().is_some_and(speaks), "output that is not text"),
-        ("audio", body.audio.is_some(), "output that is not text"),
         ("web_search_options", body.web_search_options.is_some(), "web search"),
+        ("moderation", body.moderation.is_some(), "moderation"),
     ])
 }
 
@@ -178,6 +179,9 @@ fn turn(index: usize, message: ChatMessage) -> Result<Message, ApiError> {
             "the older name of 'tool_calls'",
         ));
     }
+    if message.audio.is_some() {
+        return Err(unsupported(&format!("messages[{index}].audio"), "content that is not text"));
+    }
     let calls = message.tool_calls.unwrap_or_default();
     if !calls.is_empty() && message.role != Role::Assistant {
         let param = format!("messages[{index}].tool_calls");
@@ -192,7 +196,7 @@ fn turn(index: usize, message: ChatMessage) -> Result<Message, ApiError> {
     let content = match message.content {
         Some(Content::Text(text)) => text,
         Some(Content::Parts(parts)) => join(index, parts)?,
-        None if message.role == Role::Assistant => String::new(),
+        None if message.role == Role::Assistant => message.refusal.unwrap_or_default(),
         None => return Err(required("content")),
     };
     // Models know no developer role; OpenAI's newer name for system means the same. Nor do they know its older name for

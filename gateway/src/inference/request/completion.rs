@@ -42,8 +42,9 @@ pub fn completion_order(
     within("n", body.n, 1..=CHOICES_MAX)?;
     within("logprobs", body.logprobs, 0..=TOP_LOGPROBS_MAX)?;
     let choices = body.n.unwrap_or(1);
-    within("best_of", body.best_of, choices..=CHOICES_MAX)?;
-    let best_of = body.best_of.unwrap_or(choices);
+    let best_of = body.best_of.filter(|best_of| *best_of > 0);
+    within("best_of", best_of, choices..=CHOICES_MAX)?;
+    let best_of = best_of.unwrap_or(choices);
     if best_of > choices && body.stream.unwrap_or(false) {
         let message = "'best_of' chooses among whole answers, so it cannot be streamed.";
         return Err(ApiError::invalid("best_of", message));

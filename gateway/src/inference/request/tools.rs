@@ -95,6 +95,10 @@ fn chosen(tools: Vec<Tool>, choice: chat::ToolChoice) -> Result<(Vec<Tool>, Opti
             if kind == "allowed_tools" =>
         {
             let AllowedTools { mode, tools: names } = allowed;
+            if let Some(other) = names.iter().position(|tool| tool.kind != "function") {
+                let param = format!("tool_choice.allowed_tools.tools[{other}].type");
+                return Err(unsupported(&param, "tools other than functions"));
+            }
             let names: HashSet<String> =
                 names.into_iter().filter_map(|tool| Some(tool.function?.name)).collect();
             names.iter().try_for_each(|name| known(name))?;

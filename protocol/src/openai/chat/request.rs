@@ -79,12 +79,15 @@ pub struct ChatCompletionRequest {
     pub function_call: Option<Value>,
     /// Must be absent or `["text"]`.
     pub modalities: Option<Vec<String>>,
-    /// Must be absent.
+    /// Means nothing without a modality that is refused.
     #[schema(value_type = Option<Object>)]
     pub audio: Option<Value>,
     /// Must be absent.
     #[schema(value_type = Option<Object>)]
     pub web_search_options: Option<Value>,
+    /// Must be absent.
+    #[schema(value_type = Option<Object>)]
+    pub moderation: Option<Value>,
     /// none, minimal, low, medium, high, xhigh or max: whether and how much the model thinks first, as far as its chat
     /// template lets that be said.
     pub reasoning_effort: Option<String>,
@@ -112,6 +115,11 @@ pub struct ChatMessage {
     /// Must be absent (older name of tool_calls).
     #[schema(value_type = Option<Object>)]
     pub function_call: Option<Value>,
+    /// What an assistant said instead of an answer.
+    pub refusal: Option<String>,
+    /// Must be absent.
+    #[schema(value_type = Option<Object>)]
+    pub audio: Option<Value>,
     /// Which call a tool's message answers.
     pub tool_call_id: Option<String>,
     /// What the assistant thought first, as answers told it.

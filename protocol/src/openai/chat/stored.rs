@@ -50,7 +50,7 @@ impl StoredMessage {
             role: message.role,
             content,
             content_parts,
-            refusal: None,
+            refusal: message.refusal.clone(),
             name: message.name.clone(),
             tool_calls: message.tool_calls.clone(),
             tool_call_id: message.tool_call_id.clone(),

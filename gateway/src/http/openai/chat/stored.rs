@@ -1,9 +1,8 @@
 //! Chat completions that were kept: /v1/chat/completions/{completion_id} and what lists them.
 
 use axum::Extension;
-use axum::extract::Path;
 use daemon::auth::Caller;
-use daemon::http::{Failure, Json};
+use daemon::http::{Failure, Json, Path};
 use protocol::openai::chat::{
     ChatCompletion, ChatCompletionDeleted, ChatCompletionList, ChatCompletionUpdate, StoredMessage,
     StoredMessageList,

@@ -53,7 +53,7 @@ fn items(object: &Object) -> Result<Vec<Item>, ApiError> {
     Ok(items)
 }
 
-fn no_conversation(id: &str) -> ApiError {
+pub(super) fn no_conversation(id: &str) -> ApiError {
     let message = format!(
         "The conversation up to the response '{id}' is not stored, not stored as a whole any more, or too long."
     );

@@ -1,18 +1,17 @@
 //! Responses that were kept: /v1/responses/{response_id}.
 
 use axum::Extension;
-use axum::extract::Path;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use daemon::auth::Caller;
-use daemon::http::{Failure, Json};
+use daemon::http::{Failure, Json, Path};
 use protocol::openai::responses::{self, Item, ResponseDeleted, ResponseInputItems};
 use protocol::{ApiError, ErrorCode, ErrorEnvelope};
 
 use super::super::super::State;
 use super::super::page::{self, Parameters, parameter};
 use super::super::{not_kept, read_kept};
-use super::conversation::conversation;
+use super::conversation::{conversation, no_conversation};
 use crate::inference::check_includes;
 use crate::store::{Kind, Object, Order};
 
@@ -119,7 +118,10 @@ pub(in crate::http) async fn input_items(
     check_includes(&page::list(&parameters, "include"))?;
     let object = find(&queen, &caller, &id).await?;
     let mut items = match &object.previous {
-        Some(previous) => conversation(&queen.store, caller.as_str(), previous).await?.unwrap_or_default(),
+        Some(previous) => {
+            let past = conversation(&queen.store, caller.as_str(), previous).await?;
+            past.ok_or_else(|| no_conversation(previous))?
+        }
         None => Vec::new(),
     };
     items.extend(read_kept::<Vec<Item>>(&object.input)?);

@@ -47,6 +47,10 @@ impl Answer {
 
     /// Text was said.
     pub(super) fn say(&mut self, text: &str, logprobs: &[TokenLogprob]) -> Vec<ResponseEvent> {
+        // Log probabilities of tokens without text are no reason to begin a message.
+        if text.is_empty() && self.growing != Some(Growing::Message) {
+            return Vec::new();
+        }
         let mut events = self.open(Growing::Message);
         let logprobs = words::logprobs(logprobs).content;
         if let Some(Item::Message(message)) = self.response.output.last_mut()

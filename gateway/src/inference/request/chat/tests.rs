@@ -41,7 +41,7 @@ fn what_is_out_of_range_or_not_there_is_refused_by_name() {
         ("function_call", json!({"name": "f"})),
         ("tool_choice", json!("required")),
         ("modalities", json!(["text", "audio"])),
-        ("audio", json!({"voice": "alloy"})),
+        ("moderation", json!({"model": "m"})),
         ("web_search_options", json!({})),
         ("reasoning_effort", json!("enormous")),
         ("temperature", json!(2.1)),

@@ -83,6 +83,9 @@ fn tool_of(index: usize, tool: MessageTool) -> Result<Tool, ApiError> {
     if tool.allowed_callers.is_some_and(|callers| !callers.iter().any(|caller| caller == "direct")) {
         return Err(unsupported(&param("allowed_callers"), "callers of tools other than the model"));
     }
+    if tool.defer_loading == Some(true) {
+        return Err(unsupported(&param("defer_loading"), "tools that are found by a search"));
+    }
     let mut description = tool.description.unwrap_or_default();
     for example in tool.input_examples.unwrap_or_default() {
         // Writing to a string cannot fail.

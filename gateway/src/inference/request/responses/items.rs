@@ -239,11 +239,8 @@ pub(super) fn messages<'a>(
                 let text = texts(&message.content);
                 let is_models = message.role == Role::Assistant;
                 match turns.last_mut() {
-                    Some(open)
-                        if is_open && is_models && open.content.is_empty() && open.tool_calls.is_empty() =>
-                    {
-                        open.content = text;
-                    }
+                    // Text after calls belongs to their turn: nothing may stand between them and their outputs.
+                    Some(open) if is_open && is_models && open.content.is_empty() => open.content = text,
                     _ => turns.push(turn(role_name(message.role), text)),
                 }
                 is_open = is_models;
