@@ -439,3 +439,12 @@ def test_an_unknown_model(respond):
     with pytest.raises(openai.NotFoundError) as caught:
         respond(model="no-such-model")
     assert caught.value.code == "model_not_found"
+
+
+def test_what_was_said_before_can_be_answered_without_more(client):
+    first = client.responses.create(model=MODEL, input="Name a colour.", max_output_tokens=8, temperature=0)
+    counted = client.responses.input_tokens.count(model=MODEL, previous_response_id=first.id)
+    second = client.responses.create(
+        model=MODEL, previous_response_id=first.id, max_output_tokens=4, temperature=0
+    )
+    assert second.usage.input_tokens == counted.input_tokens > first.usage.input_tokens

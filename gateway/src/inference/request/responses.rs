@@ -96,8 +96,12 @@ pub fn response_order(
             .map_err(flat)?;
     let reasoning = reasoning(body.reasoning.take().unwrap_or_default())?;
     let text = text(body.text.take().unwrap_or_default())?;
-    let input = body.input.take().ok_or_else(|| ApiError::invalid("input", "'input' is required."))?;
-    let input = items::checked(input, context)?;
+    let input = match body.input.take() {
+        Some(input) => items::checked(input, context)?,
+        // What was said before, or is to be kept to, can be answered by itself.
+        None if !context.past.is_empty() || body.instructions.is_some() => Vec::new(),
+        None => return Err(ApiError::invalid("input", "'input' is required.")),
+    };
     let conversation = context.past.iter().chain(&input);
     let messages = items::messages(body.instructions.as_deref(), conversation, reasoning.context.as_deref());
     let order = ExecuteRequest {
