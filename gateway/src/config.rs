@@ -266,6 +266,28 @@ mod tests {
     }
 
     #[test]
+    fn aliases_stand_in_the_file_and_on_the_command_line_where_they_win() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = "[queen]\ncors_origins = [\"https://a.example/\"]\n[queen.aliases]\n\"gpt-4o\" = \"a\"\n\"claude-*\" = \"b\"\n";
+        std::fs::write(dir.path().join("config.toml"), file).unwrap();
+        let common = CommonArgs { data_dir: Some(dir.path().to_owned()), ..CommonArgs::default() };
+        let load = |flags: &[&str]| {
+            let line = ["queen-rbee", "daemon"].iter().chain(flags);
+            let Command::Daemon(args) = Cli::try_parse_from(line).unwrap().command else {
+                panic!("a daemon")
+            };
+            Settings::load(&common, *args)
+        };
+        let settings = load(&["--alias", "gpt-4o=c", "--alias", "d=e"]).unwrap();
+        for (asked, model) in [("gpt-4o", "c"), ("claude-x", "b"), ("d", "e"), ("f", "f")] {
+            assert_eq!(settings.models.resolve(asked).unwrap(), model);
+        }
+        assert_eq!(settings.cors_origins, ["https://a.example"]);
+        assert!(load(&["--cors-origin", "app.example"]).is_err());
+        assert!(Cli::try_parse_from(["queen-rbee", "daemon", "--alias", "gpt-4o"]).is_err());
+    }
+
+    #[test]
     fn an_open_door_needs_a_token() {
         let dir = tempfile::tempdir().unwrap();
         let common = CommonArgs { data_dir: Some(dir.path().to_owned()), ..CommonArgs::default() };

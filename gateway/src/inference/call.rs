@@ -10,12 +10,11 @@ use protocol::{ApiError, ErrorCode};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::run::{HeldSlot, LONGEST_WAIT, MAX_ATTEMPTS, RETRY_PAUSE, may_go_elsewhere, shutting_down};
+use super::run::{
+    HeldSlot, LONGEST_WAIT, MAX_ATTEMPTS, RETRY_PAUSE, may_go_elsewhere, shutting_down, still_loading,
+};
 use super::{Asker, Inference};
 use crate::scheduler::{Demand, Lease, Ticket, TicketEvent};
-
-/// When a caller who gave up waiting for a load may come back.
-const RETRY_AFTER_LOAD_MS: u64 = 5_000;
 
 /// One call of a worker under an execution id.
 pub(super) type Call<'a, T> =
@@ -97,10 +96,7 @@ impl Inference {
             let event = tokio::select! {
                 event = ticket.next() => event,
                 () = tokio::time::sleep_until(patience), if loading_since.is_some() => {
-                    let message =
-                        format!("'{model}' is still loading after {} s.", self.cold_start_wait.as_secs());
-                    let error = ApiError::new(ErrorCode::ModelLoading, message);
-                    return Err(error.with_retry_after_ms(RETRY_AFTER_LOAD_MS));
+                    return Err(still_loading(model, self.cold_start_wait));
                 }
             };
             match event {

@@ -6,9 +6,7 @@ use protocol::{ApiError, ErrorCode, TaskEvent};
 use tokio::time::{Instant, sleep_until};
 
 use super::Run;
-
-/// A load is worth asking after again in this time.
-const RETRY_AFTER_LOAD_MS: u64 = 5000;
+use super::run::still_loading;
 
 /// A whole answer.
 #[derive(Debug, Clone)]
@@ -36,8 +34,7 @@ pub async fn collect(mut run: Run) -> Result<Completed, ApiError> {
         let event = tokio::select! {
             event = run.next() => event,
             () = sleep_until(loading_since.unwrap_or_else(Instant::now) + cold_start_wait), if loading_since.is_some() => {
-                let message = format!("'{}' is still loading after {} s.", run.model(), cold_start_wait.as_secs());
-                return Err(ApiError::new(ErrorCode::ModelLoading, message).with_retry_after_ms(RETRY_AFTER_LOAD_MS));
+                return Err(still_loading(run.model(), cold_start_wait));
             }
         };
         match event {

@@ -20,6 +20,8 @@ pub(super) const LONGEST_WAIT: Duration = Duration::from_mins(10);
 pub(super) const MAX_ATTEMPTS: u32 = 4;
 /// The pause before the second attempt, in which the fleet's news arrive; each later one is four times as long.
 pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// A load is worth asking after again in this time.
+const RETRY_AFTER_LOAD_MS: u64 = 5000;
 /// A worker's stream ends right after its last event.
 const END_WITHIN: Duration = Duration::from_secs(1);
 /// A worker answers a cancel within one step; one that does not is given up.
@@ -206,6 +208,12 @@ impl Run {
 /// Reads a stream whose last event has come to its end, which is what lets its connection serve the next request.
 async fn read_out(mut events: TaskEvents) {
     let _ = tokio::time::timeout(END_WITHIN, events.next()).await;
+}
+
+/// What those are told who waited in vain for a load, which goes on without them.
+pub(super) fn still_loading(model: &str, waited: Duration) -> ApiError {
+    let message = format!("'{model}' is still loading after {} s.", waited.as_secs());
+    ApiError::new(ErrorCode::ModelLoading, message).with_retry_after_ms(RETRY_AFTER_LOAD_MS)
 }
 
 /// What those are told who come when the queen ends.
