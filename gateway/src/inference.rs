@@ -69,7 +69,7 @@ pub struct Asker {
 
 impl Inference {
     /// Admits a request. What comes back tells its events; dropping it cancels, whatever phase it is in.
-    pub async fn run(&self, mut request: InferenceRequest, asker: &Asker) -> Result<Run, ApiError> {
+    pub fn run(&self, mut request: InferenceRequest, asker: &Asker) -> Result<Run, ApiError> {
         let demand = Demand {
             model: self.model(&request.model, ModelKind::TextGen)?.to_owned(),
             priority: request.priority,
@@ -77,7 +77,7 @@ impl Inference {
             deadline: request.deadline,
         };
         request.model = self.names.shown(&request.model);
-        let ticket = self.scheduler.acquire(demand.clone()).await?;
+        let ticket = self.scheduler.acquire(demand.clone())?;
         asker.clock.mark_routed();
         Ok(Run::new(self.clone(), Arc::new(request), demand, ticket, asker.clone()))
     }

@@ -1,8 +1,9 @@
-//! The queue and the slots. One task owns both; `policy` decides, `effects` acts, this file keeps count.
+//! The queue and the slots. `policy` decides, `effects` acts, this file keeps count.
 //!
 //! A request asks for a slot and gets a [`Ticket`]. The ticket tells its place until it turns into a [`Lease`] on one
-//! slot of one worker, or into a refusal. Dropping either gives back what it held. Commands go through an unbounded
-//! channel because a drop cannot wait; their number is bounded by the tickets and leases that the queue limit allows.
+//! slot of one worker, or into a refusal. Dropping either gives back what it held. What is known lies behind a lock that
+//! is held for one step and never across an await: a slot that is free is had, and given back, without waking anyone.
+//! Whoever must wait waits for one task, which alone serves the queue.
 
 mod pace;
 mod policy;
@@ -11,7 +12,7 @@ mod queue;
 mod tests;
 mod ticket;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -19,16 +20,17 @@ use protocol::hive::{SpawnRequest, WorkerInfo};
 use protocol::task::Priority;
 use protocol::worker::Backend;
 use protocol::{ApiError, ErrorCode};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::hives::{Fleet, NodeName};
 
+use policy::Start;
 pub use policy::Taken;
 pub use ticket::{Lease, Ticket, TicketEvent, Waiting};
 
-use queue::Queue;
+use queue::{Admitted, Queue};
 
 /// What a request needs.
 #[derive(Debug, Clone)]
@@ -78,18 +80,32 @@ impl Effects for crate::hives::Hives {
 /// Number of one ticket, and of the lease that it becomes.
 type TicketId = u64;
 
-enum Command {
-    Acquire { demand: Demand, reply: oneshot::Sender<Result<Ticket, ApiError>> },
-    Abandon(TicketId),
-    Release(TicketId),
-    Started { model: String, outcome: Box<Result<WorkerInfo, ApiError>> },
-}
-
-/// The way to the scheduler's task.
+/// The queue, for all who ask.
 #[derive(Clone)]
 pub struct Scheduler {
-    commands: mpsc::UnboundedSender<Command>,
-    load: watch::Receiver<Arc<Load>>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    fleet: watch::Receiver<Fleet>,
+    /// Wakes the task that serves who waits.
+    news: Notify,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes back what a ticket or a lease holds.
+    fn give_back(&self, id: TicketId) {
+        let mut queue = self.lock();
+        queue.give_back(id);
+        if queue.depth() > 0 {
+            self.news.notify_one();
+        }
+    }
 }
 
 /// How much there is to do.
@@ -102,34 +118,46 @@ pub struct Load {
 }
 
 impl Scheduler {
-    /// Starts the task; it ends with `stop`.
+    /// Starts the task that serves who waits; it ends with `stop`.
     pub fn start(
         fleet: watch::Receiver<Fleet>,
         effects: Arc<dyn Effects>,
         policy: StartPolicy,
         stop: CancellationToken,
     ) -> Self {
-        let (commands, inbox) = mpsc::unbounded_channel();
-        let (load_sender, load) = watch::channel(Arc::default());
-        let queue = Queue::new(policy, commands.clone());
-        let task = run(queue, inbox, fleet, effects, commands.clone(), load_sender);
-        tokio::spawn(async move { stop.run_until_cancelled(task).await });
-        Self { commands, load }
+        let scheduler = Self::new(fleet, policy);
+        let shared = scheduler.shared.clone();
+        tokio::spawn(async move {
+            stop.run_until_cancelled(serve(&shared, effects)).await;
+            shared.lock().close();
+        });
+        scheduler
+    }
+
+    fn new(fleet: watch::Receiver<Fleet>, policy: StartPolicy) -> Self {
+        let queue = Mutex::new(Queue::new(policy));
+        Self { shared: Arc::new(Shared { queue, fleet, news: Notify::new() }) }
     }
 
     /// Asks for a slot. A demand that nothing can ever serve is refused at once.
-    pub async fn acquire(&self, demand: Demand) -> Result<Ticket, ApiError> {
-        let (reply, answer) = oneshot::channel();
-        let gone =
-            || ApiError::new(ErrorCode::ShuttingDown, "The server is stopping.").with_retry_after_ms(5000);
-        self.commands.send(Command::Acquire { demand, reply }).map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
+    pub fn acquire(&self, demand: Demand) -> Result<Ticket, ApiError> {
+        let fleet = self.shared.fleet.borrow().clone();
+        let admitted = self.shared.lock().admit(demand, &fleet)?;
+        if matches!(admitted, Admitted::Waits { .. }) {
+            self.shared.news.notify_one();
+        }
+        Ok(Ticket::new(self.shared.clone(), admitted))
     }
 
     /// How much there is to do now.
-    pub fn load(&self) -> Arc<Load> {
-        self.load.borrow().clone()
+    pub fn load(&self) -> Load {
+        self.shared.lock().load()
     }
+}
+
+/// What those are told whom a stopping scheduler serves no more.
+fn stopping() -> ApiError {
+    ApiError::new(ErrorCode::ShuttingDown, "The server is stopping.").with_retry_after_ms(5000)
 }
 
 /// Positions and narration are brought up to date this often at least while anyone waits.
@@ -144,42 +172,28 @@ fn unanswered() -> ApiError {
     ApiError::new(ErrorCode::HiveUnavailable, message)
 }
 
-async fn run(
-    mut queue: Queue,
-    mut inbox: mpsc::UnboundedReceiver<Command>,
-    mut fleet: watch::Receiver<Fleet>,
-    effects: Arc<dyn Effects>,
-    commands: mpsc::UnboundedSender<Command>,
-    load: watch::Sender<Arc<Load>>,
-) {
+async fn serve(shared: &Arc<Shared>, effects: Arc<dyn Effects>) {
+    let mut fleet = shared.fleet.clone();
     loop {
-        let first = tokio::select! {
-            command = inbox.recv() => match command { Some(command) => Some(command), None => return },
-            changed = fleet.changed() => if changed.is_ok() { None } else { return },
-            () = tokio::time::sleep(REFRESH), if queue.depth() > 0 => None,
-        };
+        let is_waiting = shared.lock().depth() > 0;
+        tokio::select! {
+            () = shared.news.notified() => {}
+            changed = fleet.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(REFRESH), if is_waiting => {}
+        }
         let snapshot = fleet.borrow_and_update().clone();
-        let mut next = first;
-        while let Some(command) = next {
-            queue.take(command, &snapshot);
-            next = inbox.try_recv().ok();
+        let starts = shared.lock().dispatch(&snapshot);
+        for start in starts {
+            tokio::spawn(order(shared.clone(), effects.clone(), start));
         }
-        for start in queue.dispatch(&snapshot) {
-            let (effects, commands) = (effects.clone(), commands.clone());
-            tokio::spawn(async move {
-                tracing::info!(model = start.request.model, node = %start.node, backend = %start.request.backend, "starting a worker");
-                let model = start.request.model.clone();
-                let ordered =
-                    tokio::time::timeout(ORDER_WITHIN, effects.start_worker(start.node, start.request)).await;
-                let outcome = Box::new(ordered.unwrap_or_else(|_| Err(unanswered())));
-                let _ = commands.send(Command::Started { model, outcome });
-            });
-        }
-        load.send_if_modified(|load| {
-            let now = queue.load();
-            let news = **load != now;
-            *load = Arc::new(now);
-            news
-        });
     }
+}
+
+/// Has a worker started, and tells the queue what came of it.
+async fn order(shared: Arc<Shared>, effects: Arc<dyn Effects>, start: Start) {
+    tracing::info!(model = start.request.model, node = %start.node, backend = %start.request.backend, "starting a worker");
+    let model = start.request.model.clone();
+    let ordered = tokio::time::timeout(ORDER_WITHIN, effects.start_worker(start.node, start.request)).await;
+    shared.lock().started(model, ordered.unwrap_or_else(|_| Err(unanswered())));
+    shared.news.notify_one();
 }

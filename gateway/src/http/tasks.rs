@@ -34,7 +34,7 @@ pub(super) async fn submit(
 ) -> Result<(StatusCode, Json<TaskAccepted>), Failure> {
     let request = task_request(body, queen.inference.names.default_model().unwrap_or(DEFAULT_CHAT_MODEL))?;
     let priority = request.priority;
-    let run = queen.inference.run(request, &asking.asker).await?;
+    let run = queen.inference.run(request, &asking.asker)?;
     let queue_position = run.queue_position();
     let job = queen.jobs.submit(run, priority);
     let accepted = TaskAccepted {

@@ -20,12 +20,12 @@ impl Inference {
         asker: &Asker,
     ) -> Result<(Completed, Sharing), ApiError> {
         let Some((cache, key)) = self.cached(&request, asker)? else {
-            return Ok((collect(self.run(request, asker).await?).await?, Sharing::Off));
+            return Ok((collect(self.run(request, asker)?).await?, Sharing::Off));
         };
         let deadline = request.deadline;
         let compute = || -> BoxFuture<'_, _> {
             let request = request.clone();
-            Box::pin(async move { collect(self.run(request, asker).await?).await })
+            Box::pin(async move { collect(self.run(request, asker)?).await })
         };
         let shared = cache.text(key, &compute);
         let (completed, sharing) = match deadline {
@@ -45,12 +45,12 @@ impl Inference {
         asker: &Asker,
     ) -> Result<(BoxStream<'static, TaskEvent>, Sharing), ApiError> {
         let Some((cache, key)) = self.cached(&request, asker)? else {
-            return Ok((events(self.run(request, asker).await?).boxed(), Sharing::Off));
+            return Ok((events(self.run(request, asker)?).boxed(), Sharing::Off));
         };
         if let Some(completed) = cache.kept_text(key).await {
             return Ok((stream::iter(completed.events()).boxed(), Sharing::Hit));
         }
-        let run = self.run(request, asker).await?;
+        let run = self.run(request, asker)?;
         Ok((kept(run, cache.clone(), key).boxed(), Sharing::Miss))
     }
 

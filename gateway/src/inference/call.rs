@@ -74,7 +74,7 @@ impl Inference {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let ticket = self.scheduler.acquire(demand.clone()).await?;
+            let ticket = self.scheduler.acquire(demand.clone())?;
             asked.asker.clock.mark_routed();
             let lease = self.wait_for_slot(model, ticket).await?;
             asked.asker.clock.mark_granted();

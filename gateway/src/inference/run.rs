@@ -200,7 +200,7 @@ impl Run {
         let pause = RETRY_PAUSE * 4_u32.pow(self.attempts - 1);
         Phase::Queueing(Box::pin(async move {
             tokio::time::sleep(pause).await;
-            scheduler.acquire(demand).await
+            scheduler.acquire(demand)
         }))
     }
 }

@@ -7,12 +7,12 @@ use std::time::Duration;
 use protocol::hive::WorkerInfo;
 use protocol::worker::{LoadStage, WorkerState};
 use protocol::{ApiError, ErrorCode, WorkerId};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use super::pace::Pace;
 use super::policy::{Decision, Start, Taken, decide};
-use super::{Command, Demand, Lease, Load, StartPolicy, Ticket, TicketId, Waiting};
+use super::{Demand, Load, StartPolicy, TicketId, Waiting, stopping};
 use crate::hives::{Fleet, NodeName};
 
 /// A full queue empties at the pace of answers; a second is short for a caller and long for a slot.
@@ -28,7 +28,18 @@ struct Waiter {
     id: TicketId,
     demand: Demand,
     waiting: watch::Sender<Waiting>,
-    outcome: oneshot::Sender<Result<Lease, ApiError>>,
+    outcome: oneshot::Sender<Outcome>,
+}
+
+/// A slot of this worker, or why there is none.
+pub(super) type Outcome = Result<(NodeName, Arc<WorkerInfo>), ApiError>;
+
+/// What became of a demand at once.
+pub(super) enum Admitted {
+    /// It has a slot.
+    Served { id: TicketId, node: NodeName, worker: Arc<WorkerInfo> },
+    /// It waits for one.
+    Waits { id: TicketId, waiting: watch::Receiver<Waiting>, outcome: oneshot::Receiver<Outcome> },
 }
 
 /// A start that was ordered. The worker's id is known once the hive has answered.
@@ -45,7 +56,7 @@ struct Granted {
 
 pub(super) struct Queue {
     policy: StartPolicy,
-    commands: mpsc::UnboundedSender<Command>,
+    is_closed: bool,
     last_id: TicketId,
     /// In the order of service: by band, then by arrival.
     waiters: Vec<Waiter>,
@@ -59,10 +70,10 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub(super) fn new(policy: StartPolicy, commands: mpsc::UnboundedSender<Command>) -> Self {
+    pub(super) fn new(policy: StartPolicy) -> Self {
         Self {
             policy,
-            commands,
+            is_closed: false,
             last_id: 0,
             waiters: Vec::new(),
             taken: Taken::new(),
@@ -83,62 +94,69 @@ impl Queue {
         Load { depth: self.depth(), taken: self.taken.clone() }
     }
 
-    /// Takes in one command; what follows from it is up to the next dispatch.
-    pub(super) fn take(&mut self, command: Command, fleet: &Fleet) {
-        match command {
-            Command::Acquire { demand, reply } => {
-                let answer = self.admit(demand, fleet);
-                // A caller that is gone drops its ticket, which abandons the place.
-                let _ = reply.send(answer);
-            }
-            Command::Abandon(id) => self.waiters.retain(|waiter| waiter.id != id),
-            Command::Release(id) => self.release(id),
-            Command::Started { model, outcome } => match *outcome {
-                Ok(worker) => {
-                    self.starting
-                        .insert(model, Starting::Loading { worker: worker.id, since: Instant::now() });
-                }
-                Err(error) => self.start_failed(&model, &error),
-            },
-        }
+    /// Ends it: who waits learns so, and nobody else is let in.
+    pub(super) fn close(&mut self) {
+        self.is_closed = true;
+        self.waiters.clear();
     }
 
-    fn admit(&mut self, demand: Demand, fleet: &Fleet) -> Result<Ticket, ApiError> {
+    /// Takes in a demand. One that must wait is looked at with the next dispatch.
+    pub(super) fn admit(&mut self, demand: Demand, fleet: &Fleet) -> Result<Admitted, ApiError> {
+        if self.is_closed {
+            return Err(stopping());
+        }
         if self.waiters.len() >= self.policy.queue_limit {
             let message = format!("The queue is full: {} requests are waiting.", self.waiters.len());
             return Err(ApiError::new(ErrorCode::QueueFull, message).with_retry_after_ms(FULL_QUEUE_RETRY_MS));
         }
-        let is_served_at_once = match self.decide(&demand, fleet) {
-            Decision::Refuse(error) => return Err(error),
-            Decision::Place(..) => true,
-            Decision::Start(_) | Decision::Wait => false,
-        };
         let position =
             self.waiters.partition_point(|waiter| waiter.demand.priority.band() <= demand.priority.band());
-        let mut eta = None;
-        if !is_served_at_once {
-            let ahead = self.waiters[..position].iter().filter(|waiter| waiter.demand.model == demand.model);
-            eta = self.pace.wait(&demand.model, ahead.count() as u32 + 1, slots(fleet, &demand.model));
-            in_time(eta, demand.deadline)?;
+        let ahead = self.waiters[..position].iter().filter(|waiter| waiter.demand.model == demand.model);
+        let ahead = ahead.count() as u32;
+        match self.decide(&demand, fleet) {
+            Decision::Refuse(error) => return Err(error),
+            // A slot that has just become free is for those who wait for it.
+            Decision::Place(node, worker) if ahead == 0 => {
+                self.last_id += 1;
+                self.grant(self.last_id, worker.clone());
+                return Ok(Admitted::Served { id: self.last_id, node, worker });
+            }
+            Decision::Place(..) | Decision::Start(_) | Decision::Wait => {}
         }
+        let eta = self.pace.wait(&demand.model, ahead + 1, slots(fleet, &demand.model));
+        in_time(eta, demand.deadline)?;
         self.last_id += 1;
-        // Whoever waits is told so, even if the place never changes; whoever does not wait has place 0.
+        let id = self.last_id;
         let (waiting_sender, waiting) = watch::channel(Waiting::default());
-        if !is_served_at_once {
-            waiting_sender.send_replace(Waiting { position: position as u32 + 1, eta, narration: None });
-        }
+        // Whoever waits is told so, even if the place never changes.
+        waiting_sender.send_replace(Waiting { position: position as u32 + 1, eta, narration: None });
         let (outcome_sender, outcome) = oneshot::channel();
-        let waiter = Waiter { id: self.last_id, demand, waiting: waiting_sender, outcome: outcome_sender };
-        self.waiters.insert(position, waiter);
-        Ok(Ticket { id: self.last_id, waiting, outcome, commands: self.commands.clone(), settled: false })
+        self.waiters
+            .insert(position, Waiter { id, demand, waiting: waiting_sender, outcome: outcome_sender });
+        Ok(Admitted::Waits { id, waiting, outcome })
+    }
+
+    /// Takes in what came of an order to start a worker.
+    pub(super) fn started(&mut self, model: String, outcome: Result<WorkerInfo, ApiError>) {
+        match outcome {
+            Ok(worker) => {
+                let loading = Starting::Loading { worker: worker.id, since: Instant::now() };
+                self.starting.insert(model, loading);
+            }
+            Err(error) => self.start_failed(&model, &error),
+        }
     }
 
     fn decide(&self, demand: &Demand, fleet: &Fleet) -> Decision {
         decide(demand, fleet, &self.taken, self.starting.contains_key(&demand.model), &self.policy)
     }
 
-    fn release(&mut self, id: TicketId) {
-        let Some(granted) = self.leases.remove(&id) else { return };
+    /// Takes back a slot, or a place in the queue.
+    pub(super) fn give_back(&mut self, id: TicketId) {
+        let Some(granted) = self.leases.remove(&id) else {
+            self.waiters.retain(|waiter| waiter.id != id);
+            return;
+        };
         self.pace.note(&granted.worker.model_ref, granted.since.elapsed());
         let run = &granted.worker.boot_id;
         if let Some(count) = self.taken.get_mut(run) {
@@ -180,7 +198,9 @@ impl Queue {
                 }
                 Decision::Place(node, worker) => {
                     let waiter = self.waiters.remove(index);
-                    self.grant(waiter, node, worker);
+                    self.grant(waiter.id, worker.clone());
+                    // A caller that goes now gives the slot back with its ticket.
+                    let _ = waiter.outcome.send(Ok((node, worker)));
                 }
                 // A link that broke is back in a moment, as a rule, and who waits already can wait for it.
                 Decision::Refuse(error)
@@ -229,12 +249,9 @@ impl Queue {
         self.disconnected_since.is_some_and(|since| since.elapsed() < BACK_WITHIN)
     }
 
-    fn grant(&mut self, waiter: Waiter, node: NodeName, worker: Arc<WorkerInfo>) {
+    fn grant(&mut self, id: TicketId, worker: Arc<WorkerInfo>) {
         *self.taken.entry(worker.boot_id.clone()).or_default() += 1;
-        self.leases.insert(waiter.id, Granted { worker: worker.clone(), since: Instant::now() });
-        let lease = Lease { id: waiter.id, commands: self.commands.clone(), node, worker };
-        // If the caller has just gone, the lease comes back and its drop releases the slot.
-        let _ = waiter.outcome.send(Ok(lease));
+        self.leases.insert(id, Granted { worker, since: Instant::now() });
     }
 
     fn tell_places(&self, fleet: &Fleet) {

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use protocol::ApiError;
 use protocol::hive::WorkerInfo;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
-use super::{Command, TicketId};
+use super::queue::{Admitted, Outcome};
+use super::{Shared, TicketId, stopping};
 use crate::hives::NodeName;
 
 /// What a waiting request can be told.
@@ -31,64 +32,71 @@ pub enum TicketEvent {
     Refused(ApiError),
 }
 
-/// A place in the queue; dropping it leaves the queue.
+/// A place in the queue, or a slot that nobody took yet; dropping it gives up either.
 pub struct Ticket {
-    pub(super) id: TicketId,
-    pub(super) waiting: watch::Receiver<Waiting>,
-    pub(super) outcome: oneshot::Receiver<Result<Lease, ApiError>>,
-    pub(super) commands: mpsc::UnboundedSender<Command>,
-    pub(super) settled: bool,
+    hold: Option<Hold>,
+    state: State,
+}
+
+enum State {
+    Served(NodeName, Arc<WorkerInfo>),
+    Waits { waiting: watch::Receiver<Waiting>, outcome: oneshot::Receiver<Outcome> },
+    Settled,
 }
 
 impl Ticket {
+    pub(super) fn new(shared: Arc<Shared>, admitted: Admitted) -> Self {
+        let (id, state) = match admitted {
+            Admitted::Served { id, node, worker } => (id, State::Served(node, worker)),
+            Admitted::Waits { id, waiting, outcome } => (id, State::Waits { waiting, outcome }),
+        };
+        Self { hold: Some(Hold { id, shared }), state }
+    }
+
     /// The place at this moment; 0 if a slot was free.
     pub fn position(&self) -> u32 {
-        self.waiting.borrow().position
+        match &self.state {
+            State::Waits { waiting, .. } => waiting.borrow().position,
+            State::Served(..) | State::Settled => 0,
+        }
     }
 
     /// The next news. May be cancelled without losing any.
     pub async fn next(&mut self) -> TicketEvent {
-        let outcome = tokio::select! {
-            biased;
-            outcome = &mut self.outcome => outcome,
-            changed = self.waiting.changed() => match changed {
-                Ok(()) => return TicketEvent::Waiting(self.waiting.borrow_and_update().clone()),
-                // The queue let go of the ticket, so its outcome is there.
-                Err(_) => (&mut self.outcome).await,
+        let outcome = match &mut self.state {
+            State::Waits { waiting, outcome } => tokio::select! {
+                biased;
+                outcome = &mut *outcome => outcome.unwrap_or_else(|_| Err(stopping())),
+                Ok(()) = waiting.changed() => return TicketEvent::Waiting(waiting.borrow_and_update().clone()),
             },
+            State::Served(node, worker) => Ok((node.clone(), worker.clone())),
+            State::Settled => Err(stopping()),
         };
-        self.settled = true;
-        match outcome {
-            Ok(Ok(lease)) => TicketEvent::Granted(lease),
-            Ok(Err(error)) => TicketEvent::Refused(error),
-            Err(_) => TicketEvent::Refused(ApiError::new(
-                protocol::ErrorCode::ShuttingDown,
-                "The server is stopping.",
-            )),
-        }
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        if !self.settled {
-            let _ = self.commands.send(Command::Abandon(self.id));
+        self.state = State::Settled;
+        match (outcome, self.hold.take()) {
+            (Ok((node, worker)), Some(hold)) => TicketEvent::Granted(Lease { node, worker, _hold: hold }),
+            (outcome, _) => TicketEvent::Refused(outcome.err().unwrap_or_else(stopping)),
         }
     }
 }
 
 /// One slot of one worker; dropping it gives the slot back.
 pub struct Lease {
-    pub(super) id: TicketId,
-    pub(super) commands: mpsc::UnboundedSender<Command>,
     /// The machine that the worker is on.
     pub node: NodeName,
     /// The worker as it was when the slot was given.
     pub worker: Arc<WorkerInfo>,
+    _hold: Hold,
 }
 
-impl Drop for Lease {
+/// What the queue knows a ticket and its lease by.
+struct Hold {
+    id: TicketId,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Hold {
     fn drop(&mut self) {
-        let _ = self.commands.send(Command::Release(self.id));
+        self.shared.give_back(self.id);
     }
 }
