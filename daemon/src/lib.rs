@@ -4,6 +4,7 @@
 pub mod auth;
 pub mod config;
 pub mod descriptors;
+mod driven;
 pub mod http;
 pub mod logging;
 pub mod serve;

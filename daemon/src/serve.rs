@@ -12,6 +12,8 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
+use crate::driven::Driven;
+
 /// The head of a request comes within this time, on a connection that waits for its next one too: longer than our own
 /// clients keep such a connection, so that none is closed while they take it up again.
 const HEAD_WITHIN: Duration = Duration::from_secs(75);
@@ -68,7 +70,7 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
             let speaks = tokio::time::timeout(HEAD_WITHIN, first_word(&stream));
             let Some(Ok(Ok(()))) = stop.run_until_cancelled(speaks).await else { return };
             let connection = builder.serve_connection(TokioIo::new(stream), service);
-            if let Err(error) = watcher.watch(connection.into_owned()).await {
+            if let Err(error) = Driven::new(watcher.watch(connection.into_owned())).await {
                 tracing::debug!(%error, "a connection ended");
             }
         });

@@ -5,6 +5,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use gateway::config::{Cli, Command};
 
+/// A request is many small pieces of memory, which this has at about half the system's price.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let Cli { command, common } = Cli::parse();
     let outcome = match command {
