@@ -30,7 +30,7 @@ export function connect({ url = URL_OPEN, onAnswer = () => {}, ...options } = {}
     fetch: async (url, init) => {
       const response = await fetch(url, init);
       onAnswer(response);
-      return watch(url, response);
+      return watch(url, response, { method: init.method.toUpperCase() });
     },
     ...options,
   });
