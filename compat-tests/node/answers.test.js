@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 
 import { violations, watch } from './answers.js';
+import { ANTHROPIC } from './anthropic.js';
 
 const PATH = '/v1/chat/completions';
 const head = { id: 'chatcmpl-1', created: 1, model: 'm', system_fingerprint: 'f' };
@@ -146,3 +147,29 @@ for (const [name, events] of Object.entries({
 })) {
   test(`events with ${name}`, async () => assert((await foundInEvents(events)).length));
 }
+
+const ofMessages = { path: '/v1/messages', shapes: ANTHROPIC };
+const usage = {
+  input_tokens: 1,
+  cache_creation_input_tokens: 0,
+  cache_read_input_tokens: 0,
+  output_tokens: 0,
+  output_tokens_details: { thinking_tokens: 0 },
+};
+const message = { id: 'msg_1', type: 'message', role: 'assistant', model: 'm', content: [], stop_reason: null, stop_sequence: null, usage };
+const start = { type: 'message_start', message };
+const text = { type: 'content_block_delta', index: 0, delta: { type: 'text_delta', text: 'Hi' } };
+const stop = { type: 'message_stop' };
+
+test("Anthropic's answers are held to Anthropic's shapes", async () => {
+  assert.deepEqual(await foundInEvents([start, text, stop], ofMessages), []);
+  const ended = { ...message, content: [{ type: 'text', text: 'Hi' }], stop_reason: 'end_turn' };
+  assert.deepEqual(await found(JSON.stringify(ended), ofMessages), []);
+  assert((await found(JSON.stringify(message), ofMessages)).length, 'a message without an end');
+  assert((await found(JSON.stringify({ ...ended, usage: undefined }), ofMessages)).length);
+  assert((await foundInEvents([start, text], ofMessages)).length, 'a stream without an end');
+  assert((await foundInEvents([text, stop], ofMessages)).length, 'a stream without a beginning');
+  assert((await foundInEvents([start, stop, text], ofMessages)).length, 'text after the end');
+  const ofOpenAI = { error: { message: 'm', type: 't', param: null, code: 'c' } };
+  assert((await found(JSON.stringify(ofOpenAI), { ...ofMessages, status: 404 })).length);
+});
