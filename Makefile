@@ -47,7 +47,7 @@ test-rust: programs $(MODEL_FILES) ## Run the Rust tests, among them those with 
 test-python: programs $(MODEL_FILES) $(VENV)/.complete ## Run the official Python SDKs against the real programs
 	cd compat-tests/python && $(TEST_ENVIRONMENT) $(VENV)/bin/python -m pytest $(ARGS)
 
-test-node: programs $(MODEL_FILES) $(NODE_CACHE)/.complete ## Run the official Node.js SDK against the real programs
+test-node: programs $(MODEL_FILES) $(NODE_CACHE)/.complete ## Run the official Node.js SDKs against the real programs
 	ln -sfn $(NODE_CACHE)/node_modules compat-tests/node/node_modules
 	cd compat-tests/node && $(TEST_ENVIRONMENT) node run.js $(ARGS)
 

@@ -37,6 +37,8 @@ const completion = z.strictObject({
   object: z.literal('chat.completion'),
   choices: z.array(z.strictObject({ index: count, message, logprobs, finish_reason: finishReason })).nonempty(),
   usage,
+  // Of those that are stored. Beyond OpenAI's types, not beyond its interface.
+  metadata: z.record(text, text).optional(),
 });
 
 const callDelta = z.strictObject({
@@ -55,6 +57,23 @@ const chunk = z.strictObject({
   object: z.literal('chat.completion.chunk'),
   choices: z.array(z.strictObject({ index: count, delta, logprobs, finish_reason: finishReason.nullable() })),
   usage: usage.nullish(),
+});
+
+/** A page of a list. */
+const page = (item) =>
+  z.strictObject({
+    object: z.literal('list'),
+    data: z.array(item),
+    first_id: text.nullable(),
+    last_id: text.nullable(),
+    has_more: z.boolean(),
+  });
+const storedMessage = z.strictObject({
+  id: text,
+  role: z.enum(['system', 'developer', 'user', 'assistant', 'tool']),
+  content: text.nullable(),
+  content_parts: z.array(z.strictObject({ type: z.literal('text'), text })).nullable(),
+  refusal: z.null(),
 });
 
 const textCompletion = (end) =>
@@ -100,6 +119,114 @@ const model = z.strictObject({
   context_length: count.optional(),
 });
 
+const outputText = z.strictObject({
+  type: z.literal('output_text'),
+  text,
+  annotations: z.tuple([]),
+  logprobs: z.array(token),
+});
+const inputText = z.strictObject({ type: z.literal('input_text'), text });
+const itemStatus = z.enum(['in_progress', 'completed', 'incomplete']);
+const said = (role, part) =>
+  z.strictObject({ type: z.literal('message'), id: text, status: itemStatus, role: z.enum(role), content: z.array(part) });
+const functionCall = z.strictObject({
+  type: z.literal('function_call'),
+  id: text,
+  status: itemStatus,
+  call_id: text,
+  name: text,
+  arguments: text,
+});
+const output = z.union([said(['assistant'], outputText), functionCall]);
+/** What a response is made from. */
+const item = z.union([
+  said(['system', 'developer', 'user'], inputText),
+  output,
+  z.strictObject({ type: z.literal('function_call_output'), id: text, status: itemStatus, call_id: text, output: text }),
+]);
+const response = z.strictObject({
+  id: text,
+  object: z.literal('response'),
+  created_at: z.int(),
+  status: z.enum(['in_progress', 'completed', 'incomplete']),
+  completed_at: z.int().nullable(),
+  error: z.null(),
+  incomplete_details: z.strictObject({ reason: z.literal('max_output_tokens') }).nullable(),
+  instructions: text.nullable(),
+  max_output_tokens: count.nullable(),
+  max_tool_calls: z.null(),
+  model: text,
+  output: z.array(output),
+  parallel_tool_calls: z.boolean(),
+  previous_response_id: text.nullable(),
+  prompt_cache_key: z.null(),
+  reasoning: z.strictObject({ effort: z.null(), summary: z.null() }),
+  safety_identifier: z.null(),
+  service_tier: z.literal('default'),
+  // Beyond the SDK's types, not beyond OpenAI's interface.
+  store: z.boolean(),
+  background: z.literal(false),
+  temperature: z.number(),
+  text: z.strictObject({
+    format: z.union([
+      z.strictObject({ type: z.literal('text') }),
+      z.strictObject({ type: z.literal('json_schema'), name: text, schema: z.looseObject({}), strict: z.boolean() }),
+    ]),
+  }),
+  tool_choice: z.union([
+    z.enum(['none', 'auto', 'required']),
+    z.strictObject({ type: z.literal('function'), name: text }),
+  ]),
+  tools: z.array(
+    z.strictObject({
+      type: z.literal('function'),
+      name: text,
+      description: text.nullish(),
+      parameters: z.looseObject({}).nullable(),
+      strict: z.boolean().nullable(),
+    }),
+  ),
+  top_logprobs: count,
+  top_p: z.number(),
+  truncation: z.literal('disabled'),
+  usage: z
+    .strictObject({
+      input_tokens: count,
+      input_tokens_details: z.strictObject({ cached_tokens: count, cache_write_tokens: count }),
+      output_tokens: count,
+      output_tokens_details: z.strictObject({ reasoning_tokens: count }),
+      total_tokens: count,
+    })
+    .nullable(),
+  user: z.null(),
+  metadata: z.record(text, text),
+});
+const inputTokens = z.strictObject({ object: z.literal('response.input_tokens'), input_tokens: count });
+
+const inItem = { item_id: text, output_index: count };
+const inPart = { ...inItem, content_index: count };
+const event = z.discriminatedUnion(
+  'type',
+  Object.entries({
+    created: { response },
+    in_progress: { response },
+    'output_item.added': { output_index: count, item: output },
+    'content_part.added': { ...inPart, part: outputText },
+    'output_text.delta': { ...inPart, delta: text, logprobs: z.array(token) },
+    'output_text.done': { ...inPart, text, logprobs: z.array(token) },
+    'content_part.done': { ...inPart, part: outputText },
+    'function_call_arguments.delta': { ...inItem, delta: text },
+    'function_call_arguments.done': { ...inItem, name: text, arguments: text },
+    'output_item.done': { output_index: count, item: output },
+    completed: { response },
+    incomplete: { response },
+  }).map(([name, fields]) =>
+    z.strictObject({ type: z.literal(`response.${name}`), sequence_number: count, ...fields }),
+  ),
+);
+
+const deleted = (object) => z.strictObject({ id: text, object: z.literal(object), deleted: z.literal(true) });
+
 const failure = z.strictObject({
   error: z.strictObject({
     message: text,
@@ -114,23 +241,34 @@ const failure = z.strictObject({
   }),
 });
 
-const SHAPES = [
-  [/\/chat\/completions$/, completion, chunk],
-  [/\/completions$/, textCompletion(finishReason), textCompletion(finishReason.nullable())],
-  [/\/embeddings$/, embeddings],
-  [/\/models$/, z.strictObject({ object: z.literal('list'), data: z.array(model) })],
-  [/\/models\/[^/]+$/, model],
+const OPENAI = [
+  [/^POST .*\/chat\/completions$/, completion, chunks(chunk)],
+  [/^GET .*\/chat\/completions$/, page(completion)],
+  [/^(GET|POST) .*\/chat\/completions\/[^/]+$/, completion],
+  [/^DELETE .*\/chat\/completions\/[^/]+$/, deleted('chat.completion.deleted')],
+  [/^GET .*\/chat\/completions\/[^/]+\/messages$/, page(storedMessage)],
+  [/^POST .*\/completions$/, textCompletion(finishReason), chunks(textCompletion(finishReason.nullable()))],
+  [/^POST .*\/embeddings$/, embeddings],
+  [/^GET .*\/models$/, z.strictObject({ object: z.literal('list'), data: z.array(model) })],
+  [/^GET .*\/models\/[^/]+$/, model],
+  [/^POST .*\/responses$/, response, responseEvents],
+  [/^POST .*\/responses\/input_tokens$/, inputTokens],
+  [/^GET .*\/responses\/[^/]+$/, response],
+  [/^DELETE .*\/responses\/[^/]+$/, deleted('response')],
+  [/^GET .*\/responses\/[^/]+\/input_items$/, page(item)],
+  [/./, failure],
 ];
 
 /** What was wrong with the answers so far. */
 export const violations = [];
 
-/** Reads an answer while the SDK reads it. */
-export function watch(url, response) {
-  const what = `${new URL(url).pathname} → ${response.status}`;
-  const [, whole, frame] = response.ok ? SHAPES.find(([path]) => path.test(new URL(url).pathname)) : [null, failure];
+/** Reads an answer while the SDK reads it. The last of the shapes is an error's. */
+export function watch(url, response, { method = 'POST', shapes = OPENAI } = {}) {
+  const asked = `${method} ${new URL(url).pathname}`;
+  const what = `${asked} → ${response.status}`;
+  const [, whole, stream] = response.ok ? shapes.find(([path]) => path.test(asked)) : shapes.at(-1);
   const isStream = response.headers.get('content-type').startsWith('text/event-stream');
-  const reader = isStream ? frameReader(what, frame) : wholeReader(what, whole);
+  const reader = isStream ? stream(what) : wholeReader(what, whole);
   const decoder = new TextDecoder('utf-8', { fatal: true });
   const body = response.body.pipeThrough(
     new TransformStream({
@@ -161,27 +299,11 @@ function wholeReader(what, shape) {
   };
 }
 
-/** Each frame has the shape, all have one head, each choice ends once, and `[DONE]` is last. */
-function frameReader(what, shape) {
-  const expect = (holds, otherwise) => holds || violations.push(`${what}: ${otherwise}`);
+const expectIn = (what) => (holds, otherwise) => holds || violations.push(`${what}: ${otherwise}`);
+
+/** Takes a stream apart; comments are left out. */
+function frameReader(what, takeFrame, end) {
   let rest = '';
-  let last = '';
-  const heads = new Set();
-  const begun = new Set();
-  const ended = new Set();
-  const takeFrame = (frame) => {
-    expect(/^data: [^\n]+$/.test(frame), `not one line of data: ${frame}`);
-    expect(last !== '[DONE]', 'a frame after [DONE]');
-    last = frame.slice('data: '.length);
-    const chunk = last === '[DONE]' ? undefined : check(what, shape, last);
-    if (!chunk) return;
-    heads.add(JSON.stringify([chunk.id, chunk.created, chunk.model, chunk.system_fingerprint]));
-    for (const { index, finish_reason } of chunk.choices) {
-      expect(!ended.has(index), `choice ${index} goes on after its end`);
-      begun.add(index);
-      if (finish_reason) ended.add(index);
-    }
-  };
   return {
     take(text) {
       const frames = (rest + text).split('\n\n');
@@ -189,10 +311,66 @@ function frameReader(what, shape) {
       frames.filter((frame) => !frame.startsWith(':')).forEach(takeFrame);
     },
     end() {
-      expect(rest === '', `half a frame: ${rest}`);
+      expectIn(what)(rest === '', `half a frame: ${rest}`);
+      end();
+    },
+  };
+}
+
+/** Each frame has the shape, all have one head, each choice ends once, and `[DONE]` is last. */
+function chunks(shape) {
+  return (what) => {
+    const expect = expectIn(what);
+    let last = '';
+    const heads = new Set();
+    const begun = new Set();
+    const ended = new Set();
+    const takeFrame = (frame) => {
+      expect(/^data: [^\n]+$/.test(frame), `not one line of data: ${frame}`);
+      expect(last !== '[DONE]', 'a frame after [DONE]');
+      last = frame.slice('data: '.length);
+      const chunk = last === '[DONE]' ? undefined : check(what, shape, last);
+      if (!chunk) return;
+      heads.add(JSON.stringify([chunk.id, chunk.created, chunk.model, chunk.system_fingerprint]));
+      for (const { index, finish_reason } of chunk.choices) {
+        expect(!ended.has(index), `choice ${index} goes on after its end`);
+        begun.add(index);
+        if (finish_reason) ended.add(index);
+      }
+    };
+    return frameReader(what, takeFrame, () => {
       expect(last === '[DONE]', `the last frame is ${last}`);
       expect(heads.size === 1, `several heads: ${[...heads]}`);
       expect(begun.size === ended.size, `choices ${[...begun]}, of which ended ${[...ended]}`);
-    },
+    });
   };
+}
+
+/** Each event has the shape of its name; the first and the last have these names, and no other has the last one's. */
+export function events(shape, first, last, look = () => {}) {
+  return (what) => {
+    const expect = expectIn(what);
+    const names = [];
+    const takeFrame = (frame) => {
+      const [, name, data] = /^event: ([^\n]+)\ndata: ([^\n]+)$/.exec(frame) ?? [];
+      expect(data, `no name and data: ${frame}`);
+      expect(!last.includes(names.at(-1)), `${name} comes after ${names.at(-1)}`);
+      const event = data && check(what, shape, data);
+      if (event) {
+        expect(event.type === name, `${event.type} is called ${name}`);
+        look(event, names.length, expect);
+      }
+      names.push(name);
+    };
+    return frameReader(what, takeFrame, () => {
+      expect(names[0] === first, `the first event is ${names[0]}`);
+      expect(last.includes(names.at(-1)), `the last event is ${names.at(-1)}`);
+    });
+  };
+}
+
+function responseEvents(what) {
+  const numbered = ({ type, sequence_number }, number, expect) =>
+    expect(sequence_number === number, `${type} with number ${sequence_number} comes as number ${number}`);
+  return events(event, 'response.created', ['response.completed', 'response.incomplete'], numbered)(what);
 }

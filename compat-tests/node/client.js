@@ -1,12 +1,14 @@
-// The official client as a user makes it, with nothing changed but the base URL; its answers are watched.
+// The official clients as a user makes them, with nothing changed but the base URL; their answers are watched.
 
 import assert from 'node:assert/strict';
 import { afterEach } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 
+import Anthropic from '@anthropic-ai/sdk';
 import OpenAI from 'openai';
 
 import { violations, watch } from './answers.js';
+import { ANTHROPIC } from './anthropic.js';
 import { MODEL } from './system.js';
 
 export const URL_OPEN = required('RBEE_URL');
@@ -17,23 +19,26 @@ function required(name) {
   return process.env[name];
 }
 
-// Whatever a test asked and looked at, all its answers had OpenAI's shapes.
+// Whatever a test asked and looked at, all its answers had the shapes of the SDK's types.
 afterEach(() => assert.deepEqual(violations.splice(0), []));
 
 /** A client. `onAnswer` sees each answer's head, retried ones too. Retries would hide what a test is to see. */
-export function connect({ url = URL_OPEN, onAnswer = () => {}, ...options } = {}) {
-  return new OpenAI({
-    baseURL: `${url}/v1`,
-    apiKey: 'none',
-    maxRetries: 0,
-    timeout: 60_000,
-    fetch: async (url, init) => {
-      const response = await fetch(url, init);
-      onAnswer(response);
-      return watch(url, response);
-    },
-    ...options,
-  });
+export function connect({ url = URL_OPEN, onAnswer, ...options } = {}) {
+  return new OpenAI({ baseURL: `${url}/v1`, ...settings({ onAnswer }), ...options });
+}
+
+/** The same of Anthropic's. */
+export function connectAnthropic({ url = URL_OPEN, onAnswer, ...options } = {}) {
+  return new Anthropic({ baseURL: url, ...settings({ onAnswer, shapes: ANTHROPIC }), ...options });
+}
+
+function settings({ onAnswer = () => {}, shapes }) {
+  const watched = async (url, init) => {
+    const response = await fetch(url, init);
+    onAnswer(response);
+    return watch(url, response, { method: init.method.toUpperCase(), shapes });
+  };
+  return { apiKey: 'none', maxRetries: 0, timeout: 60_000, fetch: watched };
 }
 
 /** A request; greedy and short unless told otherwise. */

@@ -65,7 +65,7 @@ fn noting(stack: &Stack, max_retries: usize) -> (Client<OpenAIConfig>, Attempts)
     (client(stack).with_http_service(service), attempts)
 }
 
-fn refused<T>(outcome: Result<T, OpenAIError>) -> (u16, Option<String>, ApiErrorResponse) {
+pub(crate) fn refused<T>(outcome: Result<T, OpenAIError>) -> (u16, Option<String>, ApiErrorResponse) {
     match outcome {
         Err(OpenAIError::ApiError(error)) => {
             (error.status_code.as_u16(), error.api_error.code.clone(), error)

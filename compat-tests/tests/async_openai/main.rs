@@ -10,6 +10,8 @@
 mod chat;
 mod endpoints;
 mod errors;
+mod responses;
+mod stored;
 mod tools;
 
 use std::time::Duration;
