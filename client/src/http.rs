@@ -1,11 +1,12 @@
 //! The HTTP that all typed clients speak: JSON out, JSON or events back, errors in the envelope.
 
+use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use protocol::{ApiError, ErrorCode, ErrorEnvelope};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -65,7 +66,10 @@ pub struct HttpClient {
     base_url: Arc<str>,
     /// Whom the base URL names; none if it is not one.
     peer: Option<Arc<Peer>>,
-    headers: HeaderMap,
+    /// The path of the base URL.
+    base_path: Arc<str>,
+    /// The headers of every request, as they are written.
+    fields: String,
 }
 
 impl std::fmt::Debug for HttpClient {
@@ -92,19 +96,24 @@ impl HttpClient {
 
     fn of(pool: Arc<Pool>, base_url: &str) -> Self {
         let base_url = base_url.trim_end_matches('/');
+        let base_path = base_url.splitn(4, '/').nth(3).map(|path| format!("/{path}")).unwrap_or_default();
+        let peer = peer(base_url);
+        let mut fields = String::new();
+        if let Some(Peer { host, port }) = &peer {
+            write_field(&mut fields, &header::HOST, &format!("{host}:{port}"));
+        }
         Self {
             pool,
             base_url: base_url.into(),
-            peer: peer(base_url).map(Arc::new),
-            headers: HeaderMap::new(),
+            peer: peer.map(Arc::new),
+            base_path: base_path.into(),
+            fields,
         }
     }
 
     /// Sends this header with every request; a value that cannot stand in a header is left out.
     pub fn with_header(mut self, name: HeaderName, value: &str) -> Self {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            self.headers.insert(name, value);
-        }
+        write_field(&mut self.fields, &name, value);
         self
     }
 
@@ -186,7 +195,7 @@ impl HttpClient {
             cause: "not a URL that begins with http://".to_owned(),
         };
         let peer = self.peer.as_ref().ok_or_else(not_a_url)?;
-        let head = self.head(peer, &method, path, body.len(), headers)?;
+        let head = self.head(&method, path, body.len(), headers)?;
         let (status, body) = self.pool.ask(peer, head, body).await.map_err(|failure| match failure {
             Failure::Unreachable(error) => {
                 Error::Unreachable { url: self.base_url.to_string(), cause: chain(&error) }
@@ -198,37 +207,26 @@ impl HttpClient {
 
     fn head(
         &self,
-        peer: &Peer,
         method: &Method,
         path: &str,
         body_length: usize,
         headers: &[(HeaderName, String)],
     ) -> Result<Bytes, Error> {
-        let base_path =
-            self.base_url.splitn(4, '/').nth(3).map(|path| format!("/{path}")).unwrap_or_default();
-        let path = PathAndQuery::try_from(base_path + path).map_err(|error| self.broken(&error))?;
-        let mut head = BytesMut::with_capacity(512);
-        head.put_slice(format!("{method} {path} HTTP/1.1\r\n").as_bytes());
-        let mut field = |name: &HeaderName, value: &[u8]| {
-            for part in [name.as_str().as_bytes(), b": ", value, b"\r\n"] {
-                head.put_slice(part);
-            }
-        };
-        field(&header::HOST, format!("{}:{}", peer.host, peer.port).as_bytes());
-        for (name, value) in &self.headers {
-            field(name, value.as_bytes());
-        }
+        let base_path = &*self.base_path;
+        // What comes from outside, such as a job's id, may not end the line.
+        path.parse::<PathAndQuery>().map_err(|error| self.broken(&error))?;
+        let mut head = String::with_capacity(512);
+        let fields = &*self.fields;
+        // Writing to a string cannot fail.
+        let _ = write!(head, "{method} {base_path}{path} HTTP/1.1\r\n{fields}");
         for (name, value) in headers {
-            if let Ok(value) = HeaderValue::from_str(value) {
-                field(name, value.as_bytes());
-            }
+            write_field(&mut head, name, value);
         }
         if method != Method::GET {
-            field(&header::CONTENT_TYPE, b"application/json");
-            field(&header::CONTENT_LENGTH, body_length.to_string().as_bytes());
+            let _ = write!(head, "content-type: application/json\r\ncontent-length: {body_length}\r\n");
         }
-        head.put_slice(b"\r\n");
-        Ok(head.freeze())
+        head.push_str("\r\n");
+        Ok(head.into())
     }
 
     async fn body(&self, mut body: Body) -> Result<BytesMut, Error> {
@@ -267,6 +265,15 @@ impl HttpClient {
 
     fn broken(&self, error: &(dyn std::error::Error + 'static)) -> Error {
         Error::Broken { url: self.base_url.to_string(), cause: chain(error) }
+    }
+}
+
+/// Writes a header, if its value can stand in one.
+fn write_field(head: &mut String, name: &HeaderName, value: &str) {
+    if HeaderValue::from_str(value).is_ok() {
+        for part in [name.as_str(), ": ", value, "\r\n"] {
+            head.push_str(part);
+        }
     }
 }
 

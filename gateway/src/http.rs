@@ -5,22 +5,26 @@ mod asking;
 mod body;
 mod docs;
 mod drain;
+mod front;
 mod health;
 mod idempotency;
-mod middleware;
 mod models;
 mod openai;
 mod stream;
 mod tasks;
 mod workers;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::Router;
-use axum::middleware::from_fn_with_state;
-use daemon::auth::{Door, Token, require_token};
+use axum::body::HttpBody;
+use axum::extract::Request;
+use axum::response::Response;
+use bytes::Bytes;
+use daemon::auth::Token;
 use tokio_util::sync::CancellationToken;
+use tower::{BoxError, Service};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -54,10 +58,7 @@ pub struct DoorSettings {
 type State = axum::extract::State<Arc<Queen>>;
 type Routes = OpenApiRouter<Arc<Queen>>;
 
-/// Bodies may be this large.
-const BODY_LIMIT_BYTES: usize = 32 * 1024 * 1024;
-
-/// OpenAI's surface and Anthropic's, wherever they are mounted.
+/// OpenAI's surface and Anthropic's.
 fn openai_routes() -> Routes {
     let routes = OpenApiRouter::new()
         .routes(routes!(openai::chat::create, openai::chat::stored::list))
@@ -100,28 +101,19 @@ fn task_routes() -> Routes {
 
 /// All routes that want a credential, and their description.
 fn guarded_routes() -> Routes {
-    OpenApiRouter::new().nest("/v1", openai_routes()).nest("/v2", task_routes())
+    openai_routes().merge(task_routes())
 }
 
 /// The whole URL space.
-pub fn router(queen: Arc<Queen>, settings: DoorSettings, drain: Drain) -> Router {
-    let (guarded, _) = guarded_routes().split_for_parts();
-    // Clients in the field use these base URLs as well; the document tells of /v1 only.
-    let (alias, _) = openai_routes().split_for_parts();
-    let guarded = guarded.nest("/openai/v1", alias.clone()).nest("/openai", alias);
-    let door = Door::new(settings.token);
-    let limits = body::BodyLimits { bytes: BODY_LIMIT_BYTES, within: settings.body_within };
-    // The outermost first. They are added as one, since each that is added by itself costs every request a box or two.
-    let guarded = guarded.layer((
-        from_fn_with_state(drain, drain::admit),
-        // Nothing is read of those who may not pass.
-        from_fn_with_state(door, require_token),
-        // A replay compares bodies, so they are read outside of it.
-        from_fn_with_state(limits, body::read),
-        from_fn_with_state(idempotency::Replays::default(), idempotency::replay),
-    ));
-    let (open, _) = OpenApiRouter::new().routes(routes!(health::health)).split_for_parts();
-    let router = guarded.merge(open).merge(docs::routes()).with_state(queen);
-    let router = anthropic::in_its_words(daemon::http::with_manners(router, BODY_LIMIT_BYTES));
-    middleware::layers(router, &settings.cors_origins)
+pub fn service<B>(
+    queen: Arc<Queen>,
+    settings: DoorSettings,
+    drain: Drain,
+) -> impl Service<Request<B>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static
+where
+    B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    let (routes, _) = guarded_routes().routes(routes!(health::health)).split_for_parts();
+    let routes = routes.merge(docs::routes()).with_state(queen);
+    front::before(daemon::http::with_fallbacks(routes), settings, drain)
 }

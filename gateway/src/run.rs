@@ -68,14 +68,14 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         body_within: settings.body_within,
         cors_origins: settings.cors_origins.clone(),
     };
-    let router = http::router(queen, door, drain.clone());
+    let service = http::service(queen, door, drain.clone());
     let url = format!("http://{address}");
     let runtime_file = RuntimeFile::write(lock, &settings.data_dir, &local_url(address))?;
     announce(&url);
     tokio::spawn(cut_after(stop, settings.drain_grace, cut.clone()));
     // The door stays open while anything runs, so that who comes then is told to come again, and not left alone.
     let close_door = CancellationToken::new();
-    let server = daemon::serve::serve(listener, router, close_door.clone(), CLOSE_WITHIN);
+    let server = daemon::serve::serve(listener, service, close_door.clone(), CLOSE_WITHIN);
     let drained = async {
         // A reader that does not read never hears that its answer was cut.
         let over = async {

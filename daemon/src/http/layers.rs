@@ -1,6 +1,7 @@
 //! The layers around every daemon's routes.
 
 use std::any::Any;
+use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
 use axum::Router;
@@ -8,8 +9,8 @@ use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use futures::FutureExt;
 use protocol::{ApiError, ErrorCode, headers};
-use tower_http::catch_panic::CatchPanicLayer;
 use uuid::Uuid;
 
 use super::Failure;
@@ -21,19 +22,22 @@ pub struct RequestId(pub String);
 
 /// Adds what every daemon's routes have around them.
 pub fn with_manners(router: Router, body_limit_bytes: usize) -> Router {
+    // Added as one, since each that is added by itself costs every request a box or two.
+    with_fallbacks(router).layer((
+        middleware::from_fn(async |request: Request, next: Next| {
+            correlated(request, async |request| next.run(request).await).await
+        }),
+        DefaultBodyLimit::max(body_limit_bytes),
+    ))
+}
+
+/// Adds the answers to what has no route.
+pub fn with_fallbacks(router: Router) -> Router {
     router
         .fallback(async || Failure(ApiError::new(ErrorCode::NotFound, "There is no such endpoint.")))
         .method_not_allowed_fallback(async || {
             Failure(ApiError::new(ErrorCode::MethodNotAllowed, "This endpoint does not take this method."))
         })
-        // Added as one, since each that is added by itself costs every request a box or two.
-        .layer((
-            // Outermost, so that whatever answers, the answer has an id and is logged once.
-            middleware::from_fn(correlate),
-            // Inside the correlation layer, so that a bug's 500 has the envelope, an id and a line in the log.
-            CatchPanicLayer::custom(|panic: Box<dyn Any + Send>| panicked(panic.as_ref())),
-            DefaultBodyLimit::max(body_limit_bytes),
-        ))
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> Response {
@@ -46,12 +50,17 @@ fn panicked(panic: &(dyn Any + Send)) -> Response {
     Failure(ApiError::new(ErrorCode::Internal, "The server made a mistake; it is logged.")).into_response()
 }
 
-async fn correlate(mut request: Request, next: Next) -> Response {
+/// Gives a request its id. Whatever answers it inside, be it a panic, the answer has the id and is logged once, and an error
+/// has the envelope.
+pub async fn correlated(mut request: Request, inside: impl AsyncFnOnce(Request) -> Response) -> Response {
     let started = Instant::now();
     let id = shown_id(request.headers()).unwrap_or_else(|| Uuid::new_v4().to_string());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     request.extensions_mut().insert(RequestId(id.clone()));
-    let mut response = next.run(request).await;
+    let mut response = AssertUnwindSafe(inside(request))
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|panic| panicked(panic.as_ref()));
     let elapsed_ms = started.elapsed().as_millis() as u64;
     if let Some(mut error) = response.extensions_mut().remove::<ApiError>() {
         log_failure(&error, &id, &method, &path, elapsed_ms);

@@ -8,6 +8,6 @@ mod sse;
 
 pub use failure::Failure;
 pub use json::Json;
-pub use layers::{RequestId, with_manners};
+pub use layers::{RequestId, correlated, with_fallbacks, with_manners};
 pub use path::Path;
 pub use sse::{event_stream, sse_event};

@@ -4,9 +4,8 @@ use std::io::Read;
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use daemon::http::Failure;
@@ -27,13 +26,17 @@ pub(super) struct BodyLimits {
 const DISCARD_WITHIN: Duration = Duration::from_secs(5);
 
 /// Hands on a request whose body is there.
-pub(super) async fn read(State(limits): State<BodyLimits>, request: Request, next: Next) -> Response {
+pub(super) async fn read(
+    limits: BodyLimits,
+    request: Request,
+    inside: impl AsyncFnOnce(Request) -> Response,
+) -> Response {
     if request.body().is_end_stream() {
-        return next.run(request).await;
+        return inside(request).await;
     }
     let (mut parts, body) = request.into_parts();
     match unpacked(&mut parts.headers, body, limits).await {
-        Ok(bytes) => next.run(Request::from_parts(parts, Body::from(bytes))).await,
+        Ok(bytes) => inside(Request::from_parts(parts, Body::from(bytes))).await,
         Err(error) => Failure(error).into_response(),
     }
 }

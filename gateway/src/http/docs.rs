@@ -37,7 +37,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
         .merge(guarded_routes())
         .routes(routes!(health::health));
     let mut document = routes.split_for_parts().1;
-    super::openai::unavailable::describe(&mut document, "/v1");
+    super::openai::unavailable::describe(&mut document);
     manners::describe(&mut document);
     // The router's mark for "slashes included" means nothing in OpenAPI.
     let paths = std::mem::take(&mut document.paths.paths);

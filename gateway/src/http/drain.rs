@@ -4,8 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use axum::body::{Body, HttpBody};
-use axum::extract::{Request, State};
-use axum::middleware::Next;
+use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use daemon::http::Failure;
@@ -41,13 +40,17 @@ impl Drain {
 }
 
 /// Lets requests pass until the queen is told to stop.
-pub(super) async fn admit(State(drain): State<Drain>, request: Request, next: Next) -> Response {
+pub(super) async fn admit(
+    drain: &Drain,
+    request: Request,
+    inside: impl AsyncFnOnce(Request) -> Response,
+) -> Response {
     // Counted first: who is let through is waited for.
     let running = drain.running.token();
     if drain.stop.is_cancelled() {
         return Failure(shutting_down()).into_response();
     }
-    let response = next.run(request).await;
+    let response = inside(request).await;
     // A short body that is there already is written within the grace that connections have.
     if response.body().size_hint().exact().is_some_and(|bytes| bytes <= WRITTEN_AT_ONCE_BYTES) {
         return response;

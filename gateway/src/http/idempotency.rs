@@ -11,9 +11,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use daemon::auth::Caller;
@@ -111,10 +110,14 @@ impl Replays {
 }
 
 /// Answers a request that bears a key, or tells what was answered to it.
-pub(super) async fn replay(State(replays): State<Replays>, request: Request, next: Next) -> Response {
+pub(super) async fn replay(
+    replays: &Replays,
+    request: Request,
+    inside: impl AsyncFnOnce(Request) -> Response,
+) -> Response {
     let Some(key) = request.headers().get("idempotency-key").filter(|_| request.method() == Method::POST)
     else {
-        return next.run(request).await;
+        return inside(request).await;
     };
     if key.is_empty() || key.len() > KEY_BYTES_MAX {
         let message = format!("The header Idempotency-Key must have 1 to {KEY_BYTES_MAX} bytes.");
@@ -135,7 +138,7 @@ pub(super) async fn replay(State(replays): State<Replays>, request: Request, nex
     loop {
         match replays.look_up(key, body) {
             Known::No(recorder) => {
-                let response = next.run(Request::from_parts(parts, Body::from(bytes))).await;
+                let response = inside(Request::from_parts(parts, Body::from(bytes))).await;
                 return recorder.record(response);
             }
             Known::Answered(answer) => return answer.replay(),

@@ -14,7 +14,7 @@ use super::State;
 /// Fetch a model, or tell that it is there. The events are `progress` (protocol DownloadProgress), then one `done`
 /// (ModelEntry) or one `error`.
 #[utoipa::path(
-    post, path = "/models/pull", operation_id = "pull_model", tag = "models",
+    post, path = "/v2/models/pull", operation_id = "pull_model", tag = "models",
     request_body = PullRequest,
     responses(
         (status = 200, description = "Server-sent events", content_type = "text/event-stream"),

@@ -17,7 +17,7 @@ use crate::inference::task_request;
 /// Submit a task. It is queued at once and runs whether or not anyone reads its events. The same body under the same
 /// Idempotency-Key is the same task.
 #[utoipa::path(
-    post, path = "/tasks", operation_id = "submit_task", tag = "tasks",
+    post, path = "/v2/tasks", operation_id = "submit_task", tag = "tasks",
     request_body = TaskRequest,
     responses(
         (status = 202, description = "Accepted", body = TaskAccepted),
@@ -49,7 +49,7 @@ pub(super) async fn submit(
 
 /// How a task stands.
 #[utoipa::path(
-    get, path = "/tasks/{job_id}", operation_id = "get_task", tag = "tasks",
+    get, path = "/v2/tasks/{job_id}", operation_id = "get_task", tag = "tasks",
     params(("job_id" = String, Path)),
     responses(
         (status = 200, description = "The answer", body = TaskView),
@@ -62,7 +62,7 @@ pub(super) async fn get(queen: State, Path(job_id): Path<JobId>) -> Result<Json<
 
 /// Cancel a task. Cancelling one that has ended changes nothing.
 #[utoipa::path(
-    post, path = "/tasks/{job_id}/cancel", operation_id = "cancel_task", tag = "tasks",
+    post, path = "/v2/tasks/{job_id}/cancel", operation_id = "cancel_task", tag = "tasks",
     params(("job_id" = String, Path)),
     responses(
         (status = 200, description = "The answer", body = TaskView),
@@ -77,7 +77,7 @@ pub(super) async fn cancel(queen: State, Path(job_id): Path<JobId>) -> Result<Js
 
 /// The same as POST /v2/tasks/{job_id}/cancel.
 #[utoipa::path(
-    delete, path = "/tasks/{job_id}", operation_id = "delete_task", tag = "tasks",
+    delete, path = "/v2/tasks/{job_id}", operation_id = "delete_task", tag = "tasks",
     params(("job_id" = String, Path)),
     responses(
         (status = 200, description = "The answer", body = TaskView),
@@ -91,7 +91,7 @@ pub(super) async fn delete(queen: State, path: Path<JobId>) -> Result<Json<TaskV
 /// A task's events: `queued`, `narration`, `started`, `token`, then one `end` or one `error`. They begin with the first,
 /// or after the one that Last-Event-ID names; many readers may follow one task.
 #[utoipa::path(
-    get, path = "/tasks/{job_id}/events", operation_id = "task_events", tag = "tasks",
+    get, path = "/v2/tasks/{job_id}/events", operation_id = "task_events", tag = "tasks",
     params(("job_id" = String, Path), ("last-event-id" = Option<u64>, Header)),
     responses(
         (status = 200, description = "Server-sent events", content_type = "text/event-stream"),

@@ -11,7 +11,7 @@ use super::State;
 
 /// All workers of all hives.
 #[utoipa::path(
-    get, path = "/workers/list", operation_id = "list_workers", tag = "workers",
+    get, path = "/v2/workers/list", operation_id = "list_workers", tag = "workers",
     responses((status = 200, description = "The answer", body = WorkerList))
 )]
 pub(super) async fn list(queen: State) -> Json<WorkerList> {
@@ -20,7 +20,7 @@ pub(super) async fn list(queen: State) -> Json<WorkerList> {
 
 /// Whether each worker takes requests.
 #[utoipa::path(
-    get, path = "/workers/health", operation_id = "workers_health", tag = "workers",
+    get, path = "/v2/workers/health", operation_id = "workers_health", tag = "workers",
     responses((status = 200, description = "The answer", body = WorkersHealth))
 )]
 pub(super) async fn health(queen: State) -> Json<WorkersHealth> {
@@ -35,7 +35,7 @@ pub(super) async fn health(queen: State) -> Json<WorkersHealth> {
 
 /// Stop a worker; running requests on it end with an error.
 #[utoipa::path(
-    post, path = "/workers/shutdown", operation_id = "shutdown_worker", tag = "workers",
+    post, path = "/v2/workers/shutdown", operation_id = "shutdown_worker", tag = "workers",
     request_body = WorkerShutdown,
     responses(
         (status = 200, description = "It is ending"),

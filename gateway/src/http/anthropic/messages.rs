@@ -14,7 +14,7 @@ use crate::inference::{MessageHead, MessageWriter, message, message_order, messa
 /// Answer a conversation, in Anthropic's shapes. With `stream`, the answer is a stream of named events that ends with
 /// `message_stop`.
 #[utoipa::path(
-    post, path = "/messages", operation_id = "create_message", tag = "anthropic",
+    post, path = "/v1/messages", operation_id = "create_message", tag = "anthropic",
     request_body = MessagesRequest,
     responses(
         (status = 200, description = "The answer", content(
@@ -53,7 +53,7 @@ pub(in crate::http) async fn create(
 
 /// Count the tokens of a conversation as the model would read it. Nothing is generated.
 #[utoipa::path(
-    post, path = "/messages/count_tokens", operation_id = "count_message_tokens", tag = "anthropic",
+    post, path = "/v1/messages/count_tokens", operation_id = "count_message_tokens", tag = "anthropic",
     request_body = MessagesRequest,
     responses(
         (status = 200, description = "How many; there may be more than the context holds", body = InputTokens),

@@ -19,7 +19,7 @@ use crate::inference::{ChatWriter, chat_completion, chat_request};
 /// Answer a conversation. With `stream`, the answer is a stream of `chat.completion.chunk`s that ends with `[DONE]`; with
 /// `store`, it is kept.
 #[utoipa::path(
-    post, path = "/chat/completions", operation_id = "create_chat_completion", tag = "openai",
+    post, path = "/v1/chat/completions", operation_id = "create_chat_completion", tag = "openai",
     request_body = ChatCompletionRequest,
     responses(
         (

@@ -15,7 +15,7 @@ use crate::inference::{CompletionWriter, Sharing, best_choices, completion, comp
 
 /// Continue a text, or several. With `stream`, the answer is a stream of `text_completion`s that ends with `[DONE]`.
 #[utoipa::path(
-    post, path = "/completions", operation_id = "create_completion", tag = "openai",
+    post, path = "/v1/completions", operation_id = "create_completion", tag = "openai",
     request_body = CompletionRequest,
     responses(
         (

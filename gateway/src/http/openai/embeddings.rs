@@ -12,7 +12,7 @@ use crate::inference::Asked;
 
 /// Make vectors of texts.
 #[utoipa::path(
-    post, path = "/embeddings", operation_id = "create_embedding", tag = "openai",
+    post, path = "/v1/embeddings", operation_id = "create_embedding", tag = "openai",
     request_body = EmbeddingRequest,
     responses(
         (status = 200, description = "A vector for each text", body = EmbeddingList),

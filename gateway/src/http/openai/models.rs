@@ -38,7 +38,7 @@ pub(in crate::http) enum OneModel {
 
 /// All models of all catalogs, those that would be fetched or started on first use included, and aliases of them.
 #[utoipa::path(
-    get, path = "/models", operation_id = "list_models", tag = "openai",
+    get, path = "/v1/models", operation_id = "list_models", tag = "openai",
     params(
         ("anthropic-version" = Option<String>, Header, description = "If given, the answer is Anthropic's: a page"),
         ("limit" = Option<u32>, Query, description = "Of a page: how many models at most, 1 to 1000; 20 if absent"),
@@ -69,7 +69,7 @@ pub(in crate::http) async fn list(
 
 /// One model. A name may hold slashes.
 #[utoipa::path(
-    get, path = "/models/{*model}", operation_id = "retrieve_model", tag = "openai",
+    get, path = "/v1/models/{*model}", operation_id = "retrieve_model", tag = "openai",
     params(("model" = String, Path)),
     responses(
         (status = 200, description = "The answer; Anthropic's with the header anthropic-version", body = OneModel),

@@ -22,7 +22,7 @@ const DOCUMENT_TOKENS: u32 = 4096;
 
 /// Rank documents by how relevant they are to a query.
 #[utoipa::path(
-    post, path = "/rerank", operation_id = "create_ranking", tag = "openai",
+    post, path = "/v1/rerank", operation_id = "create_ranking", tag = "openai",
     request_body = RerankRequest,
     responses(
         (status = 200, description = "The documents' places and scores, the most relevant first", body = Ranking),
@@ -44,7 +44,7 @@ pub(in crate::http) async fn create(
 
 /// The same, as the second version of Cohere's interface has it: what is too long is cut.
 #[utoipa::path(
-    post, path = "/rerank", operation_id = "create_ranking_v2", tag = "openai",
+    post, path = "/v2/rerank", operation_id = "create_ranking_v2", tag = "openai",
     request_body = RerankRequest,
     responses(
         (status = 200, description = "The documents' places and scores, the most relevant first", body = Ranking),

@@ -22,7 +22,7 @@ use crate::inference::{ResponseWriter, response, response_order};
 /// Answer an input, or go on with a conversation that is kept. With `stream`, the answer is a stream of named events, each with
 /// its number; without `"store": false`, it is kept, unless it failed.
 #[utoipa::path(
-    post, path = "/responses", operation_id = "create_response", tag = "openai",
+    post, path = "/v1/responses", operation_id = "create_response", tag = "openai",
     request_body = ResponseRequest,
     responses(
         (status = 200, description = "The response; its events with `stream`", content(
@@ -72,7 +72,7 @@ pub(in crate::http) async fn create(
 
 /// Count the tokens of a request's prompt: what its answer would tell as `usage.input_tokens`. Nothing is generated.
 #[utoipa::path(
-    post, path = "/responses/input_tokens", operation_id = "count_response_input_tokens", tag = "openai",
+    post, path = "/v1/responses/input_tokens", operation_id = "count_response_input_tokens", tag = "openai",
     request_body = ResponseRequest,
     responses(
         (status = 200, description = "The number; it may be more than the context holds", body = ResponseInputTokens),

@@ -12,7 +12,7 @@ use crate::inference::{Asked, tokenize_order, tokenize_refusal};
 
 /// Tell the tokens of a prompt or a conversation.
 #[utoipa::path(
-    post, path = "/tokenize", operation_id = "tokenize", tag = "openai",
+    post, path = "/v1/tokenize", operation_id = "tokenize", tag = "openai",
     request_body = TokenizationRequest,
     responses(
         (status = 200, description = "The tokens; there may be more than the context holds", body = Tokenization),
@@ -43,7 +43,7 @@ pub(in crate::http) async fn tokenize(
 
 /// Tell the text of tokens.
 #[utoipa::path(
-    post, path = "/detokenize", operation_id = "detokenize", tag = "openai",
+    post, path = "/v1/detokenize", operation_id = "detokenize", tag = "openai",
     request_body = DetokenizationRequest,
     responses(
         (status = 200, description = "The text", body = Detokenization),

@@ -22,18 +22,18 @@ const FAMILIES: [Family; 6] = [
         tag: "openai",
         missing: "Models are not deleted over this interface.",
         instead: "Take the model out of the hive's settings, or its file out of the data directory.",
-        operations: &[(HttpMethod::Delete, "/models/{*model}", "delete_model")],
+        operations: &[(HttpMethod::Delete, "/v1/models/{*model}", "delete_model")],
     },
     Family {
         tag: "files",
         missing: "Files are not kept by this version.",
         instead: "Send the content in the request itself: as messages, or as input.",
         operations: &[
-            (HttpMethod::Get, "/files", "list_files"),
-            (HttpMethod::Post, "/files", "create_file"),
-            (HttpMethod::Get, "/files/{file_id}", "retrieve_file"),
-            (HttpMethod::Delete, "/files/{file_id}", "delete_file"),
-            (HttpMethod::Get, "/files/{file_id}/content", "download_file"),
+            (HttpMethod::Get, "/v1/files", "list_files"),
+            (HttpMethod::Post, "/v1/files", "create_file"),
+            (HttpMethod::Get, "/v1/files/{file_id}", "retrieve_file"),
+            (HttpMethod::Delete, "/v1/files/{file_id}", "delete_file"),
+            (HttpMethod::Get, "/v1/files/{file_id}/content", "download_file"),
         ],
     },
     Family {
@@ -41,10 +41,10 @@ const FAMILIES: [Family; 6] = [
         missing: "Batches are not run by this version.",
         instead: "Send the requests one by one, at once if you like: they are queued. POST /v2/tasks queues them with a priority of their own.",
         operations: &[
-            (HttpMethod::Get, "/batches", "list_batches"),
-            (HttpMethod::Post, "/batches", "create_batch"),
-            (HttpMethod::Get, "/batches/{batch_id}", "retrieve_batch"),
-            (HttpMethod::Post, "/batches/{batch_id}/cancel", "cancel_batch"),
+            (HttpMethod::Get, "/v1/batches", "list_batches"),
+            (HttpMethod::Post, "/v1/batches", "create_batch"),
+            (HttpMethod::Get, "/v1/batches/{batch_id}", "retrieve_batch"),
+            (HttpMethod::Post, "/v1/batches/{batch_id}/cancel", "cancel_batch"),
         ],
     },
     Family {
@@ -52,9 +52,9 @@ const FAMILIES: [Family; 6] = [
         missing: "No worker of this version makes images.",
         instead: "Text and embeddings work: POST /v1/chat/completions, POST /v1/embeddings.",
         operations: &[
-            (HttpMethod::Post, "/images/generations", "create_image"),
-            (HttpMethod::Post, "/images/edits", "create_image_edit"),
-            (HttpMethod::Post, "/images/variations", "create_image_variation"),
+            (HttpMethod::Post, "/v1/images/generations", "create_image"),
+            (HttpMethod::Post, "/v1/images/edits", "create_image_edit"),
+            (HttpMethod::Post, "/v1/images/variations", "create_image_variation"),
         ],
     },
     Family {
@@ -62,16 +62,16 @@ const FAMILIES: [Family; 6] = [
         missing: "No worker of this version speaks or listens.",
         instead: "Text and embeddings work: POST /v1/chat/completions, POST /v1/embeddings.",
         operations: &[
-            (HttpMethod::Post, "/audio/speech", "create_speech"),
-            (HttpMethod::Post, "/audio/transcriptions", "create_transcription"),
-            (HttpMethod::Post, "/audio/translations", "create_translation"),
+            (HttpMethod::Post, "/v1/audio/speech", "create_speech"),
+            (HttpMethod::Post, "/v1/audio/transcriptions", "create_transcription"),
+            (HttpMethod::Post, "/v1/audio/translations", "create_translation"),
         ],
     },
     Family {
         tag: "moderations",
         missing: "No model for moderation is configured.",
         instead: "Ask a chat model for a verdict, with a JSON schema as response_format.",
-        operations: &[(HttpMethod::Post, "/moderations", "create_moderation")],
+        operations: &[(HttpMethod::Post, "/v1/moderations", "create_moderation")],
     },
 ];
 
@@ -100,8 +100,8 @@ fn filter(method: &HttpMethod) -> MethodFilter {
     }
 }
 
-/// Describes the endpoints, below a prefix.
-pub(in crate::http) fn describe(document: &mut OpenApi, prefix: &str) {
+/// Describes the endpoints.
+pub(in crate::http) fn describe(document: &mut OpenApi) {
     for family in &FAMILIES {
         for (method, path, operation_id) in family.operations {
             let refusal = ResponseBuilder::new().description(family.missing).content(
@@ -127,9 +127,9 @@ pub(in crate::http) fn describe(document: &mut OpenApi, prefix: &str) {
             }
             let item = PathItem::new(method.clone(), operation);
             let paths = &mut document.paths.paths;
-            match paths.get_mut(&format!("{prefix}{path}")) {
+            match paths.get_mut(*path) {
                 Some(known) => known.merge_operations(item),
-                None => drop(paths.insert(format!("{prefix}{path}"), item)),
+                None => drop(paths.insert((*path).to_owned(), item)),
             }
         }
     }

@@ -17,7 +17,7 @@ use crate::store::{Kind, Object, Order};
 
 /// The chat completions that were made with `store`, oldest first. `metadata[key]=value` asks for those that bear this pair.
 #[utoipa::path(
-    get, path = "/chat/completions", operation_id = "list_chat_completions", tag = "openai",
+    get, path = "/v1/chat/completions", operation_id = "list_chat_completions", tag = "openai",
     params(
         ("after" = Option<String>, Query, description = "The id after which the page begins"),
         ("limit" = Option<u32>, Query, description = "Entries at most, 1 to 100; 20 if absent"),
@@ -53,7 +53,7 @@ pub(in crate::http) async fn list(
 
 /// A chat completion that was made with `store`.
 #[utoipa::path(
-    get, path = "/chat/completions/{completion_id}", operation_id = "get_chat_completion", tag = "openai",
+    get, path = "/v1/chat/completions/{completion_id}", operation_id = "get_chat_completion", tag = "openai",
     params(("completion_id" = String, Path)),
     responses(
         (status = 200, description = "The completion", body = ChatCompletion),
@@ -71,7 +71,7 @@ pub(in crate::http) async fn retrieve(
 
 /// Replace the metadata of a chat completion that was made with `store`.
 #[utoipa::path(
-    post, path = "/chat/completions/{completion_id}", operation_id = "update_chat_completion", tag = "openai",
+    post, path = "/v1/chat/completions/{completion_id}", operation_id = "update_chat_completion", tag = "openai",
     params(("completion_id" = String, Path)),
     request_body = ChatCompletionUpdate,
     responses(
@@ -98,7 +98,7 @@ pub(in crate::http) async fn update(
 
 /// Delete a chat completion that was made with `store`.
 #[utoipa::path(
-    delete, path = "/chat/completions/{completion_id}", operation_id = "delete_chat_completion", tag = "openai",
+    delete, path = "/v1/chat/completions/{completion_id}", operation_id = "delete_chat_completion", tag = "openai",
     params(("completion_id" = String, Path)),
     responses(
         (status = 200, description = "It is gone", body = ChatCompletionDeleted),
@@ -120,7 +120,7 @@ pub(in crate::http) async fn delete(
 
 /// The messages that a chat completion answers, the first one first.
 #[utoipa::path(
-    get, path = "/chat/completions/{completion_id}/messages", operation_id = "list_chat_completion_messages", tag = "openai",
+    get, path = "/v1/chat/completions/{completion_id}/messages", operation_id = "list_chat_completion_messages", tag = "openai",
     params(
         ("completion_id" = String, Path),
         ("after" = Option<String>, Query, description = "The id after which the page begins"),

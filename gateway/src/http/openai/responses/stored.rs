@@ -17,7 +17,7 @@ use crate::store::{Kind, Object, Order};
 
 /// A response that was stored.
 #[utoipa::path(
-    get, path = "/responses/{response_id}", operation_id = "get_response", tag = "openai",
+    get, path = "/v1/responses/{response_id}", operation_id = "get_response", tag = "openai",
     params(
         ("response_id" = String, Path),
         ("include" = Option<Vec<String>>, Query, description = "Accepted: a stored response holds all that it was made with"),
@@ -51,7 +51,7 @@ pub(in crate::http) async fn retrieve(
 
 /// Delete a response that was stored. Those that go on from it can be gone on from no more.
 #[utoipa::path(
-    delete, path = "/responses/{response_id}", operation_id = "delete_response", tag = "openai",
+    delete, path = "/v1/responses/{response_id}", operation_id = "delete_response", tag = "openai",
     params(("response_id" = String, Path)),
     responses(
         (status = 200, description = "It is gone", body = ResponseDeleted),
@@ -72,7 +72,7 @@ pub(in crate::http) async fn delete(
 
 /// Cancel a response that is made in the background, which none is: closing its stream cancels any other.
 #[utoipa::path(
-    post, path = "/responses/{response_id}/cancel", operation_id = "cancel_response", tag = "openai",
+    post, path = "/v1/responses/{response_id}/cancel", operation_id = "cancel_response", tag = "openai",
     params(("response_id" = String, Path)),
     responses(
         (status = 400, description = "It was not made in the background", body = ErrorEnvelope),
@@ -93,7 +93,7 @@ pub(in crate::http) async fn cancel(
 
 /// What a response was made from: the items of all responses that it goes on from, and its own; the newest first.
 #[utoipa::path(
-    get, path = "/responses/{response_id}/input_items", operation_id = "list_input_items", tag = "openai",
+    get, path = "/v1/responses/{response_id}/input_items", operation_id = "list_input_items", tag = "openai",
     params(
         ("response_id" = String, Path),
         ("after" = Option<String>, Query, description = "The id after which the page begins"),
