@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 
 import Anthropic from '@anthropic-ai/sdk';
+import { betaZodTool } from '@anthropic-ai/sdk/helpers/beta/zod';
 import { zodOutputFormat } from '@anthropic-ai/sdk/helpers/zod';
 import { z } from 'zod';
 
@@ -129,6 +130,32 @@ test('a streamed call is put together by the SDK', async () => {
   assert(pieces.length > 3);
   assert.deepEqual(JSON.parse(pieces.join('')), input);
 });
+
+for (const stream of [false, true]) {
+  test(`toolRunner calls the function, ${stream ? 'streamed' : 'whole'}`, async () => {
+    const calls = [];
+    const weather = betaZodTool({
+      name: 'get_weather',
+      description: 'Tells the weather in a city.',
+      inputSchema: Forecast,
+      run: (forecast) => {
+        calls.push(forecast);
+        return 'Sunny, 21 degrees.';
+      },
+    });
+    // The SDK would have the server keep the conversation; told that this one does not, it sends the whole of it.
+    const request = forced({ tools: [weather], stream });
+    const runner = client.beta.messages.toolRunner({ ...request, max_iterations: 2 });
+    await runner.runUntilDone();
+    // Where a call is required there is one each time.
+    assert(calls.length > 0);
+    calls.forEach((forecast) => Forecast.strict().parse(forecast));
+    const roles = runner.params.messages.map(({ role }) => role);
+    assert.deepEqual(roles.slice(0, 4), ['user', 'assistant', 'user', 'assistant']);
+    const [result] = runner.params.messages[2].content;
+    assert.deepEqual([result.type, result.content], ['tool_result', 'Sunny, 21 degrees.']);
+  });
+}
 
 test('an answer keeps to its schema', async () => {
   const Colour = z.object({ colour: z.enum(['red', 'green', 'blue']), is_dark: z.boolean() });

@@ -2,6 +2,7 @@
 //! layers of the router each of them would cost every request a box and a copy of all that is inside.
 
 use std::convert::Infallible;
+use std::fmt::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -59,7 +60,8 @@ where
     let cors = (!settings.cors_origins.is_empty()).then(|| cors(&settings.cors_origins));
     ServiceBuilder::new().option_layer(cors).service_fn(move |request: Request<B>| {
         let front = front.clone();
-        async move { Ok::<_, Infallible>(front.answer(request.map(Body::new)).await) }
+        // In a box, which is gone once the head is there: a connection keeps the room of its last request.
+        Box::pin(async move { Ok::<_, Infallible>(front.answer(request.map(Body::new)).await) })
     })
 }
 
@@ -152,14 +154,14 @@ async fn processing_time(request: Request, inside: impl AsyncFnOnce(Request) -> 
 /// In milliseconds, as browsers and tracing tools read them.
 fn server_timing(Spans { route, queue, worker }: Spans, total: Duration) -> String {
     let overhead = total.saturating_sub(queue + worker + route);
-    let ms = |duration: Duration| duration.as_secs_f64() * 1000.0;
-    format!(
-        "route;dur={:.3}, queue;dur={:.3}, worker;dur={:.3}, overhead;dur={:.3}",
-        ms(route),
-        ms(queue),
-        ms(worker),
-        ms(overhead)
-    )
+    let mut timing = String::with_capacity(96);
+    for (name, duration) in [("route", route), ("queue", queue), ("worker", worker), ("overhead", overhead)] {
+        let comma = if timing.is_empty() { "" } else { ", " };
+        let (ms, us) = (duration.as_millis(), duration.subsec_micros() % 1000);
+        // Writing to a string cannot fail.
+        let _ = write!(timing, "{comma}{name};dur={ms}.{us:03}");
+    }
+    timing
 }
 
 #[cfg(test)]
@@ -175,6 +177,14 @@ mod tests {
         for itself in ["/v1/openai/v1/models", "/openai", "/openaiv1/models", "*"] {
             assert_eq!(meant(itself), None, "{itself}");
         }
+    }
+
+    #[test]
+    fn spans_are_told_in_milliseconds() {
+        let us = Duration::from_micros;
+        let spans = Spans { route: us(7), queue: us(1_020), worker: us(2_000_300) };
+        let told = server_timing(spans, us(2_001_400));
+        assert_eq!(told, "route;dur=0.007, queue;dur=1.020, worker;dur=2000.300, overhead;dur=0.073");
     }
 
     #[test]

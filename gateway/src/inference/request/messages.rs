@@ -106,12 +106,18 @@ fn checked_message(
 
 /// Every known field that would change the answer is honoured or refused by name; none is silently ignored.
 fn refuse_what_is_not_there(body: &MessagesRequest) -> Result<(), ApiError> {
+    if body.thread.is_some() {
+        // By these details the SDK's tool runner knows that it has to send the whole conversation, and goes on.
+        let error = unsupported("thread", "keeping conversations")
+            .with_detail("error_code", "thread_unsupported_request")
+            .with_detail("unsupported", vec!["thread"]);
+        return Err(error);
+    }
     let budget = body.output_config.as_ref().and_then(|config| config.task_budget.as_ref());
     refuse_first(&[
         ("container", body.container.is_some(), "containers"),
         ("mcp_servers", body.mcp_servers.as_ref().is_some_and(|all| !all.is_empty()), "calling MCP servers"),
         ("compaction", body.compaction.is_some(), "compaction"),
-        ("thread", body.thread.is_some(), "keeping conversations"),
         ("inference_geo", body.inference_geo.as_ref().is_some_and(|geo| geo != "global"), "regions"),
         ("output_config.task_budget", budget.is_some(), "budgets of tasks"),
     ])
