@@ -91,7 +91,7 @@ impl HttpClient {
 
     /// Shows this token with every request.
     pub fn with_token(self, token: &str) -> Self {
-        self.with_header(header::AUTHORIZATION, &format!("Bearer {token}"))
+        self.with_header(&header::AUTHORIZATION, &format!("Bearer {token}"))
     }
 
     fn of(pool: Arc<Pool>, base_url: &str) -> Self {
@@ -112,8 +112,8 @@ impl HttpClient {
     }
 
     /// Sends this header with every request; a value that cannot stand in a header is left out.
-    pub fn with_header(mut self, name: HeaderName, value: &str) -> Self {
-        write_field(&mut self.fields, &name, value);
+    pub fn with_header(mut self, name: &HeaderName, value: &str) -> Self {
+        write_field(&mut self.fields, name, value);
         self
     }
 

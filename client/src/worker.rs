@@ -16,8 +16,8 @@ impl WorkerClient {
     /// `http` has the worker's base URL.
     pub fn new(http: HttpClient, worker_id: &WorkerId, boot_id: &BootId) -> Self {
         Self(
-            http.with_header(HeaderName::from_static(headers::WORKER_ID), worker_id.as_str())
-                .with_header(HeaderName::from_static(headers::BOOT_ID), boot_id.as_str()),
+            http.with_header(&HeaderName::from_static(headers::WORKER_ID), worker_id.as_str())
+                .with_header(&HeaderName::from_static(headers::BOOT_ID), boot_id.as_str()),
         )
     }
 

@@ -65,7 +65,7 @@ async fn a_deadline_ends_every_kind_of_request() {
 
     let whole = chat_body("Tell a long story.", 5000, Sampled::Whole);
     let (name, value) = timeout(500);
-    let http = stack.http().with_header(name, &value);
+    let http = stack.http().with_header(&name, &value);
     let error = http.post::<_, Value>("/v1/chat/completions", &whole).await.unwrap_err();
     assert_eq!(api(error).code, ErrorCode::Timeout);
 
