@@ -117,6 +117,16 @@ def test_closing_the_writing_half_is_leaving(url):
     eventually_all_free(url)
 
 
+def test_who_is_refused_before_the_body_came_keeps_the_connection(guarded_url):
+    with connected(guarded_url) as connection:
+        for _ in range(3):
+            connection.sendall(f"{HEAD}2\r\n\r\n".encode())
+            # Long enough for a refusal that waits for nothing.
+            time.sleep(0.05)
+            connection.sendall(b"{}")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
+
+
 BODY_SECONDS = 2
 
 

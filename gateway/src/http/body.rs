@@ -22,7 +22,7 @@ pub(super) struct BodyLimits {
     pub(super) within: Duration,
 }
 
-/// Bytes beyond the limit are read and thrown away for this long: who is cut off while writing never reads the answer.
+/// What nobody wants is read and thrown away for this long: who is cut off while writing never reads the answer.
 const DISCARD_WITHIN: Duration = Duration::from_secs(5);
 
 /// Hands on a request whose body is there.
@@ -39,6 +39,13 @@ pub(super) async fn read(
         Ok(bytes) => inside(Request::from_parts(parts, Body::from(bytes))).await,
         Err(error) => Failure(error).into_response(),
     }
+}
+
+/// Refuses a request whose body is of no use. It is thrown away first: on a connection that is left with a part of it, the
+/// refusal may be lost, and so may the next request.
+pub(super) async fn refuse(request: Request, error: ApiError) -> Response {
+    discard(request.into_body().into_data_stream()).await;
+    Failure(error).into_response()
 }
 
 async fn unpacked(headers: &mut HeaderMap, body: Body, limits: BodyLimits) -> Result<Bytes, ApiError> {
@@ -58,7 +65,8 @@ async fn whole(body: Body, limits: BodyLimits) -> Result<Bytes, ApiError> {
     let announced = body.size_hint().lower();
     let mut chunks = body.into_data_stream();
     if announced > limits.bytes as u64 {
-        return Err(discard(chunks, limits).await);
+        discard(chunks).await;
+        return Err(too_large(limits.bytes));
     }
     let mut first: Option<Bytes> = None;
     let mut joined = BytesMut::new();
@@ -79,16 +87,16 @@ async fn whole(body: Body, limits: BodyLimits) -> Result<Bytes, ApiError> {
             }
         }
         if first.as_ref().map_or(joined.len(), Bytes::len) > limits.bytes {
-            return Err(discard(chunks, limits).await);
+            discard(chunks).await;
+            return Err(too_large(limits.bytes));
         }
     }
     Ok(first.unwrap_or_else(|| joined.freeze()))
 }
 
-async fn discard(mut chunks: axum::body::BodyDataStream, limits: BodyLimits) -> ApiError {
+async fn discard(mut chunks: axum::body::BodyDataStream) {
     let discarding = async { while let Some(Ok(_)) = chunks.next().await {} };
     let _ = timeout(DISCARD_WITHIN, discarding).await;
-    too_large(limits.bytes)
 }
 
 fn too_large(limit: usize) -> ApiError {

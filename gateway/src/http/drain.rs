@@ -5,14 +5,14 @@ use std::task::{Context, Poll};
 
 use axum::body::{Body, HttpBody};
 use axum::extract::Request;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use bytes::Bytes;
-use daemon::http::Failure;
 use http_body::{Frame, SizeHint};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::body;
 use crate::inference::shutting_down;
 
 /// What fits into a socket's buffer.
@@ -48,7 +48,7 @@ pub(super) async fn admit(
     // Counted first: who is let through is waited for.
     let running = drain.running.token();
     if drain.stop.is_cancelled() {
-        return Failure(shutting_down()).into_response();
+        return body::refuse(request, shutting_down()).await;
     }
     let response = inside(request).await;
     // A short body that is there already is written within the grace that connections have.

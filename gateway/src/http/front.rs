@@ -11,10 +11,9 @@ use axum::body::{Body, HttpBody};
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderValue, Method, Uri};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use bytes::Bytes;
 use daemon::auth::Door;
-use daemon::http::Failure;
 use tower::{BoxError, Service, ServiceBuilder};
 use tower_http::cors::{AllowHeaders, AllowOrigin, Any, CorsLayer};
 
@@ -88,9 +87,9 @@ impl Front {
 
     async fn admitted(&self, request: Request) -> Response {
         drain::admit(&self.drain, request, async |mut request| {
-            // Nothing is read of those who may not pass.
+            // Nothing is kept of those who may not pass.
             if let Err(error) = self.door.let_in(&mut request) {
-                return Failure(error).into_response();
+                return body::refuse(request, error).await;
             }
             // A replay compares bodies, so they are read outside of it.
             body::read(self.limits, request, async |request| {
