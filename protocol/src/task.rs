@@ -146,6 +146,23 @@ pub enum Priority {
 }
 
 impl Priority {
+    /// How many bands there are.
+    pub const BANDS: usize = 5;
+    /// All of them, the first to be served first.
+    pub const ALL: [Self; Self::BANDS] =
+        [Self::High, Self::Interactive, Self::Batch, Self::Low, Self::Background];
+
+    /// The name used on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::High => "high",
+            Self::Interactive => "interactive",
+            Self::Batch => "batch",
+            Self::Low => "low",
+            Self::Background => "background",
+        }
+    }
+
     /// 0 is served first.
     pub const fn band(self) -> u8 {
         match self {

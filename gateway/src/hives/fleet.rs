@@ -53,6 +53,11 @@ impl Fleet {
         self.nodes.iter().map(|(name, node)| (name, &**node))
     }
 
+    /// Whether nothing has changed between the two.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.nodes, &other.nodes)
+    }
+
     /// All workers of all machines.
     pub fn workers(&self) -> impl Iterator<Item = (&NodeName, &Arc<WorkerInfo>)> {
         self.nodes().flat_map(|(name, node)| node.workers.values().map(move |worker| (name, worker)))

@@ -1,117 +1,172 @@
-//! Who serves a demand: a pure function of what is known. It changes nothing and asks nobody.
+//! Who serves a demand: pure functions of what is known. They change nothing and ask nobody.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use protocol::hive::{ModelKind, SpawnRequest};
+use protocol::worker::Backend;
+use protocol::{ApiError, ErrorCode};
 
-use protocol::hive::{ModelKind, SpawnRequest, WorkerInfo};
-use protocol::worker::{Backend, WorkerState};
-use protocol::{ApiError, BootId, ErrorCode};
+use super::affinity::Affinity;
+use super::roster::{Roster, Seat, SeatId};
+use super::{Demand, Mode, StartPolicy};
+use crate::hives::{Fleet, Node, NodeName};
 
-use super::{Demand, StartPolicy};
-use crate::hives::{Fleet, NodeName};
-
-/// Slots that the queen has given out, by run of worker. She alone gives them out, so this count is the truth.
-pub type Taken = HashMap<BootId, u32>;
-
-/// What to do with a demand now.
+/// Who can serve a demand now.
 #[derive(Debug, PartialEq)]
-pub enum Decision {
-    /// Give it a slot of this worker.
-    Place(NodeName, Arc<WorkerInfo>),
-    /// Start a worker for it, and let it wait.
-    Start(Start),
-    /// Let it wait: somebody serves the model, or will soon.
+pub(super) enum Choice {
+    /// This worker, and why it and no other.
+    Seat(SeatId, Why),
+    /// Somebody serves the model, or soon will, and has no free slot.
     Wait,
-    /// Nothing can serve it.
-    Refuse(ApiError),
+    /// Nobody does.
+    Nobody,
+    /// The worker that the caller wants cannot serve it.
+    Impossible(ApiError),
+}
+
+/// Why a worker was chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// The caller wanted this worker or machine, and no other.
+    Pinned,
+    /// The caller preferred it.
+    Preferred,
+    /// It has read the beginning of the prompt.
+    PrefixCache,
+    /// Of those with a free slot it has the least to do.
+    LeastOutstanding,
+}
+
+impl Why {
+    /// The name used on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pinned => "pinned",
+            Self::Preferred => "preferred",
+            Self::PrefixCache => "prefix_cache",
+            Self::LeastOutstanding => "least_outstanding_tokens",
+        }
+    }
+}
+
+/// Chooses a worker.
+pub(super) fn choose(demand: &Demand, roster: &Roster, affinity: &Affinity) -> Choice {
+    match demand.placement.mode {
+        Mode::Pin => pinned(demand, roster),
+        Mode::Prefer => match pinned(demand, roster) {
+            Choice::Seat(seat, _) => Choice::Seat(seat, Why::Preferred),
+            _ => freest(demand, roster, affinity),
+        },
+        Mode::Auto => freest(demand, roster, affinity),
+    }
+}
+
+fn pinned(demand: &Demand, roster: &Roster) -> Choice {
+    let serves = |seat: &Seat| seat.worker.model_ref == demand.model;
+    if let Some(wanted) = &demand.placement.worker {
+        return match roster.worker(wanted) {
+            None => {
+                let message = format!("There is no worker '{wanted}'.");
+                Choice::Impossible(ApiError::new(ErrorCode::WorkerNotFound, message).with_param("placement.worker"))
+            }
+            Some((_, seat)) if !serves(seat) => {
+                let message = format!("The worker '{wanted}' serves '{}'.", seat.worker.model_ref);
+                Choice::Impossible(ApiError::invalid("placement.worker", message))
+            }
+            Some((id, seat)) if seat.is_free() => Choice::Seat(id, Why::Pinned),
+            Some(_) => Choice::Wait,
+        };
+    }
+    let Some(node) = &demand.placement.node else { return Choice::Nobody };
+    let mut present = roster.on_node(node).filter(|(_, seat)| serves(seat) && seat.is_here()).peekable();
+    if present.peek().is_none() {
+        return Choice::Nobody;
+    }
+    let free = present.filter(|(_, seat)| seat.is_free()).min_by_key(|(id, seat)| (seat.outstanding, *id));
+    free.map_or(Choice::Wait, |(id, _)| Choice::Seat(id, Why::Pinned))
+}
+
+fn freest(demand: &Demand, roster: &Roster, affinity: &Affinity) -> Choice {
+    let Some(pool) = roster.pool(&demand.model) else { return Choice::Nobody };
+    let is_free = |id: &SeatId| roster.seat(*id).is_some_and(|seat| seat.is_free() && seat.worker.model_ref == demand.model);
+    let is_wanted = |id: &SeatId| {
+        let Some(avoided) = &demand.avoid else { return true };
+        roster.seat(*id).is_none_or(|seat| seat.worker.boot_id != *avoided)
+    };
+    if pool.free_count() > 1
+        && let Some(reader) = affinity.readers(&demand.beginnings).find(|id| is_free(id) && is_wanted(id))
+    {
+        return Choice::Seat(reader, Why::PrefixCache);
+    }
+    let freest = pool.free().find(is_wanted).or_else(|| pool.free().next());
+    freest.map_or(Choice::Wait, |id| Choice::Seat(id, Why::LeastOutstanding))
 }
 
 /// An order to start a worker.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Start {
+    /// On which machine.
     pub node: NodeName,
+    /// What it is to be.
     pub request: SpawnRequest,
 }
 
-/// Decides. `starting` tells whether a start for this model is under way that no hive has reported yet.
-pub fn decide(
-    demand: &Demand,
+/// Where to start a worker for a demand, but for machines where that was tried in vain.
+pub(super) fn start(
+    model: &str,
+    wanted: Option<&NodeName>,
+    tried: &[NodeName],
     fleet: &Fleet,
-    taken: &Taken,
-    starting: bool,
     policy: &StartPolicy,
-) -> Decision {
-    let serves = |(node, worker): &(&NodeName, &Arc<WorkerInfo>)| {
-        worker.model_ref == demand.model && demand.node.as_ref().is_none_or(|wanted| wanted == *node)
-    };
-    let free_slots = |worker: &WorkerInfo| {
-        let used = taken.get(&worker.boot_id).copied().unwrap_or(0);
-        worker.slots_total.saturating_sub(used)
-    };
-    let freest = fleet
-        .reachable_workers()
-        .filter(serves)
-        .filter(|(_, worker)| worker.state.takes_requests())
-        .max_by_key(|(_, worker)| free_slots(worker));
-    match freest {
-        Some((node, worker)) if free_slots(worker) > 0 => {
-            return Decision::Place(node.clone(), worker.clone());
-        }
-        Some(_) => return Decision::Wait,
-        None => {}
-    }
-    let loading =
-        fleet.reachable_workers().filter(serves).any(|(_, worker)| worker.state == WorkerState::Loading);
-    if loading || starting { Decision::Wait } else { start(demand, fleet, policy) }
-}
-
-fn start(demand: &Demand, fleet: &Fleet, policy: &StartPolicy) -> Decision {
-    if let Some(wanted) = &demand.node
+) -> Result<Start, ApiError> {
+    if let Some(wanted) = wanted
         && fleet.node(wanted).is_none()
     {
         let known: Vec<_> = fleet.nodes().map(|(name, _)| name.as_str()).collect();
         let message = format!("There is no node '{wanted}'; known are: {}.", known.join(", "));
-        return Decision::Refuse(ApiError::invalid("node", message));
+        return Err(ApiError::invalid("node", message));
     }
-    let connected = || {
-        let wanted = |name: &NodeName| demand.node.as_ref().is_none_or(|wanted| wanted == name);
-        fleet.nodes().filter(move |(name, node)| wanted(name) && node.connected)
-    };
+    let is_wanted = |name: &NodeName| wanted.is_none_or(|wanted| wanted == name);
+    let connected = || fleet.nodes().filter(|(name, node)| is_wanted(name) && node.connected);
     if connected().next().is_none() {
         let message = "No hive is connected that could start a worker.";
-        return Decision::Refuse(
-            ApiError::new(ErrorCode::HiveUnavailable, message).with_retry_after_ms(1000),
-        );
+        return Err(ApiError::new(ErrorCode::HiveUnavailable, message).with_retry_after_ms(1000));
     }
     // Encoders compute on the CPU, whatever text is generated on.
-    let backend = match fleet.model(&demand.model).map(|model| model.kind) {
+    let backend = match fleet.model(model).map(|model| model.kind) {
         Some(ModelKind::Embedding | ModelKind::Rerank) => Backend::Cpu,
         Some(ModelKind::TextGen) | None => policy.backend,
     };
     let able = connected()
-        .filter(|(_, node)| node.models.contains_key(&demand.model) && node.backends.contains(&backend))
-        // A machine that has the file already is ready sooner.
-        .max_by_key(|(_, node)| node.models.get(&demand.model).is_some_and(|model| model.downloaded));
-    match able {
-        Some((name, _)) => Decision::Start(Start {
-            node: name.clone(),
-            request: SpawnRequest {
-                model: demand.model.clone(),
-                backend,
-                gpu: policy.gpu.filter(|_| backend == policy.backend),
-                slots: None,
-                port: None,
-            },
-        }),
-        None => Decision::Refuse(
-            ApiError::new(
-                ErrorCode::NoWorkerAvailable,
-                format!(
-                    "No worker serves '{}' and no node can start one on the backend {}.",
-                    demand.model, backend
-                ),
-            )
-            .with_retry_after_ms(5000),
-        ),
-    }
+        .filter(|(name, node)| is_able(node, model, backend) && !tried.contains(name))
+        // A machine that has the file already is ready sooner; of those, the one with the fewest workers.
+        .max_by_key(|(_, node)| {
+            let has_file = node.models.get(model).is_some_and(|model| model.downloaded);
+            (has_file, std::cmp::Reverse(node.workers.len()))
+        });
+    let Some((name, _)) = able else {
+        let message =
+            format!("No worker serves '{model}' and no node can start one on the backend {backend}.");
+        return Err(ApiError::new(ErrorCode::NoWorkerAvailable, message).with_retry_after_ms(5000));
+    };
+    Ok(Start {
+        node: name.clone(),
+        request: SpawnRequest {
+            model: model.to_owned(),
+            backend,
+            gpu: policy.gpu.filter(|_| backend == policy.backend),
+            slots: None,
+            port: None,
+        },
+    })
+}
+
+fn is_able(node: &Node, model: &str, backend: Backend) -> bool {
+    node.models.contains_key(model) && node.backends.contains(&backend)
+}
+
+/// The worker to end where memory is short: of those without work and whose model need not stay, the one that has had none
+/// for the longest time.
+pub(super) fn victim(node: &NodeName, roster: &Roster, pinned: &[String]) -> Option<SeatId> {
+    let idle = roster.on_node(node).filter(|(_, seat)| seat.is_idle());
+    let spare = idle.filter(|(_, seat)| !pinned.contains(&seat.worker.model_ref));
+    spare.min_by_key(|(id, seat)| (seat.last_used, *id)).map(|(id, _)| id)
 }
