@@ -42,7 +42,14 @@ impl HiveClient {
 
     /// Ends a worker.
     pub async fn shutdown_worker(&self, worker_id: &WorkerId) -> Result<serde_json::Value, Error> {
-        self.0.post("/v1/workers/shutdown", &WorkerShutdown { worker_id: worker_id.clone() }).await
+        let order = WorkerShutdown { worker_id: worker_id.clone(), if_idle: false };
+        self.0.post("/v1/workers/shutdown", &order).await
+    }
+
+    /// Ends a worker unless it has something to do, which is an error that is an `ALL_SLOTS_BUSY`.
+    pub async fn shutdown_idle_worker(&self, worker_id: &WorkerId) -> Result<serde_json::Value, Error> {
+        let order = WorkerShutdown { worker_id: worker_id.clone(), if_idle: true };
+        self.0.post("/v1/workers/shutdown", &order).await
     }
 
     /// A worker's word to its hive that it listens.

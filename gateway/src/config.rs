@@ -78,6 +78,12 @@ pub struct DaemonArgs {
     /// Requests that may wait for a slot before new ones are refused [default: 1024]
     #[arg(long, env = "RBEE_QUEUE_LIMIT", value_name = "N")]
     pub queue_limit: Option<usize>,
+    /// MiB that the prompts of waiting requests may have together [default: 512]
+    #[arg(long, env = "RBEE_QUEUE_MB", value_name = "MIB")]
+    pub queue_mb: Option<usize>,
+    /// A model whose workers are never ended to make room for another one's; may be given several times
+    #[arg(long = "pin", env = "RBEE_PINNED_MODELS", value_name = "MODEL", value_delimiter = ',')]
+    pub pinned_models: Vec<String>,
     /// Seconds that a call without streaming waits for a model to load [default: 60]
     #[arg(long, env = "RBEE_COLD_START_SECONDS", value_name = "SECONDS")]
     pub cold_start_seconds: Option<u64>,
@@ -129,6 +135,8 @@ struct Section {
     default_model: Option<String>,
     aliases: BTreeMap<String, String>,
     queue_limit: Option<usize>,
+    queue_mb: Option<usize>,
+    pinned_models: Vec<String>,
     cold_start_seconds: Option<u64>,
     retention_days: Option<u32>,
     drain_seconds: Option<u64>,
@@ -165,6 +173,8 @@ pub struct Settings {
     pub gpu: Option<u32>,
     pub models: ModelNames,
     pub queue_limit: usize,
+    pub queue_bytes: usize,
+    pub pinned_models: Vec<String>,
     pub cold_start_wait: Duration,
     /// How long and how much is kept for callers.
     pub kept: Bounds,
@@ -206,6 +216,8 @@ impl Settings {
                 args.aliases.into_iter().chain(section.aliases),
             ),
             queue_limit: args.queue_limit.or(section.queue_limit).unwrap_or(1024),
+            queue_bytes: args.queue_mb.or(section.queue_mb).unwrap_or(512).saturating_mul(1 << 20),
+            pinned_models: args.pinned_models.into_iter().chain(section.pinned_models).collect(),
             cold_start_wait: seconds(args.cold_start_seconds, section.cold_start_seconds, 60),
             kept: Bounds {
                 age: Duration::from_hours(

@@ -56,6 +56,12 @@ impl Hives {
         self.client(node)?.shutdown_worker(id).await.map_err(|error| unreachable_hive(node, error))
     }
 
+    /// Ends a worker of this node unless it has something to do.
+    pub async fn shutdown_idle_worker(&self, node: &NodeName, id: &WorkerId) -> Result<(), ApiError> {
+        let ending = self.client(node)?;
+        ending.shutdown_idle_worker(id).await.map(drop).map_err(|error| unreachable_hive(node, error))
+    }
+
     /// Fetches a model on this node.
     pub async fn download(
         &self,

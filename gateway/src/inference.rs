@@ -5,6 +5,7 @@ mod cache;
 mod call;
 mod clock;
 mod collect;
+mod demand;
 mod names;
 mod relay;
 mod request;
@@ -20,7 +21,7 @@ use protocol::{ApiError, ErrorCode};
 use tokio_util::sync::CancellationToken;
 
 use crate::hives::Hives;
-use crate::scheduler::{Demand, Scheduler};
+use crate::scheduler::Scheduler;
 
 pub use cache::{AnswerCache, Sharing};
 pub use call::Asked;
@@ -70,12 +71,7 @@ pub struct Asker {
 impl Inference {
     /// Admits a request. What comes back tells its events; dropping it cancels, whatever phase it is in.
     pub fn run(&self, mut request: InferenceRequest, asker: &Asker) -> Result<Run, ApiError> {
-        let demand = Demand {
-            model: self.model(&request.model, ModelKind::TextGen)?.to_owned(),
-            priority: request.priority,
-            node: request.node.clone(),
-            deadline: request.deadline,
-        };
+        let demand = demand::demand(self.model(&request.model, ModelKind::TextGen)?, &request, asker);
         request.model = self.names.shown(&request.model);
         let ticket = self.scheduler.acquire(demand.clone())?;
         asker.clock.mark_routed();

@@ -14,7 +14,7 @@ use crate::hives::{Hives, Link, LocalHiveProcess, NodeName};
 use crate::http::{self, DoorSettings, Drain, Queen};
 use crate::inference::{AnswerCache, Inference};
 use crate::runtime_file::{self, RuntimeFile};
-use crate::scheduler::{Scheduler, StartPolicy};
+use crate::scheduler::{Bound, Bounds, Scheduler, StartPolicy};
 use crate::store::Store;
 use crate::tasks::Jobs;
 
@@ -43,8 +43,12 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let hives = Hives::default();
     connect_local_hive(&settings, &hives, &hive_tasks, &hives_stop)?;
     let cut = CancellationToken::new();
-    let policy =
-        StartPolicy { backend: settings.backend, gpu: settings.gpu, queue_limit: settings.queue_limit };
+    let policy = StartPolicy {
+        backend: settings.backend,
+        gpu: settings.gpu,
+        bounds: Bounds { all: Bound { requests: settings.queue_limit, bytes: settings.queue_bytes } },
+        pinned: settings.pinned_models.clone(),
+    };
     let scheduler = Scheduler::start(hives.watch(), Arc::new(hives.clone()), policy, hives_stop.clone());
     let cold_start_wait = settings.cold_start_wait;
     let jobs = Jobs::default();

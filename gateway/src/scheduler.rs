@@ -5,13 +5,22 @@
 //! is held for one step and never across an await: a slot that is free is had, and given back, without waking anyone.
 //! Whoever must wait waits for one task, which alone serves the queue.
 
+mod affinity;
+mod explain;
+mod fairness;
+#[cfg(test)]
+mod histories;
+mod line;
 mod pace;
 mod policy;
 mod queue;
+mod roster;
+mod starts;
 #[cfg(test)]
 mod tests;
 mod ticket;
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,18 +28,23 @@ use futures::future::BoxFuture;
 use protocol::hive::{SpawnRequest, WorkerInfo};
 use protocol::task::Priority;
 use protocol::worker::Backend;
-use protocol::{ApiError, ErrorCode};
+use protocol::{ApiError, BootId, ErrorCode, WorkerId};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::hives::{Fleet, NodeName};
 
+pub use explain::{BandView, Decision, ModelView, QueueView};
 use policy::Start;
-pub use policy::Taken;
+pub use policy::Why;
 pub use ticket::{Lease, Ticket, TicketEvent, Waiting};
 
 use queue::{Admitted, Queue};
+use starts::Wanted;
+
+/// Slots that are given out, by run of worker.
+pub type Taken = HashMap<BootId, u32>;
 
 /// What a request needs.
 #[derive(Debug, Clone)]
@@ -39,21 +53,110 @@ pub struct Demand {
     pub model: String,
     /// The band it waits in.
     pub priority: Priority,
-    /// The only machine that may serve it, if the caller said so.
-    pub node: Option<NodeName>,
+    /// Whose it is: within a band, slots go to the key that has had the least.
+    pub key: Arc<str>,
+    /// Where it may or should be served.
+    pub placement: Placement,
     /// When a slot is of no use any more.
     pub deadline: Option<Instant>,
+    /// Tokens of the prompt, as far as they can be guessed.
+    pub prompt_tokens: u32,
+    /// Tokens of the answer at most.
+    pub answer_tokens_max: Option<u32>,
+    /// What it takes in memory while it waits.
+    pub bytes: usize,
+    /// Hashes of the prompt's beginnings, the shortest first.
+    pub beginnings: Arc<[u64]>,
+    /// A run of a worker that had it and failed: another one is better.
+    pub avoid: Option<BootId>,
 }
 
-/// How workers are started when none serves a model.
+/// Where a request may be served.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Placement {
+    /// How much the rest counts.
+    pub mode: Mode,
+    /// The machine.
+    pub node: Option<NodeName>,
+    /// The worker.
+    pub worker: Option<WorkerId>,
+}
+
+/// How much a wish for a machine or worker counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// The queue chooses.
+    #[default]
+    Auto,
+    /// There if it has a free slot, else anywhere.
+    Prefer,
+    /// There or nowhere.
+    Pin,
+}
+
+impl Placement {
+    /// On this machine and no other.
+    pub fn on_node(node: NodeName) -> Self {
+        Self { mode: Mode::Pin, node: Some(node), worker: None }
+    }
+}
+
+/// What a request used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Used {
+    /// Tokens read.
+    pub prompt_tokens: u32,
+    /// Tokens written.
+    pub answer_tokens: u32,
+}
+
+impl Used {
+    /// What it counts for its key: writing a token takes about as long as reading two.
+    fn cost(self) -> f64 {
+        f64::from(self.prompt_tokens) + 2.0 * f64::from(self.answer_tokens)
+    }
+}
+
+/// How workers are started when none serves a model, and how much may wait.
 #[derive(Debug, Clone)]
 pub struct StartPolicy {
     /// The device family; never another one instead.
     pub backend: Backend,
     /// Device number for GPUs.
     pub gpu: Option<u32>,
-    /// Requests that may wait.
-    pub queue_limit: usize,
+    /// What may wait.
+    pub bounds: Bounds,
+    /// Models whose workers are not ended to make room for others.
+    pub pinned: Vec<String>,
+}
+
+/// What may wait, in all and in each band.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// In all.
+    pub all: Bound,
+}
+
+/// So much and no more.
+#[derive(Debug, Clone, Copy)]
+pub struct Bound {
+    /// Requests.
+    pub requests: usize,
+    /// Bytes of their prompts.
+    pub bytes: usize,
+}
+
+impl Bounds {
+    /// What may wait in a band. What nobody waits for in person leaves room for what somebody does.
+    pub fn of_band(&self, priority: Priority) -> Bound {
+        let Bound { requests, bytes } = self.all;
+        match priority {
+            Priority::High | Priority::Interactive => self.all,
+            Priority::Batch | Priority::Low | Priority::Background => {
+                Bound { requests: requests.div_ceil(2), bytes: bytes.div_ceil(2) }
+            }
+        }
+    }
 }
 
 /// What the scheduler can do to the world.
@@ -64,6 +167,9 @@ pub trait Effects: Send + Sync + 'static {
         node: NodeName,
         request: SpawnRequest,
     ) -> BoxFuture<'static, Result<WorkerInfo, ApiError>>;
+
+    /// Ends a worker unless it has something to do.
+    fn end_idle_worker(&self, node: NodeName, worker: WorkerId) -> BoxFuture<'static, Result<(), ApiError>>;
 }
 
 impl Effects for crate::hives::Hives {
@@ -75,6 +181,24 @@ impl Effects for crate::hives::Hives {
         let hives = self.clone();
         Box::pin(async move { Self::start_worker(&hives, &node, &request).await })
     }
+
+    fn end_idle_worker(&self, node: NodeName, worker: WorkerId) -> BoxFuture<'static, Result<(), ApiError>> {
+        let hives = self.clone();
+        Box::pin(async move { hives.shutdown_idle_worker(&node, &worker).await })
+    }
+}
+
+/// What the queue wants done.
+#[derive(Debug)]
+enum Effect {
+    Start { wanted: Wanted, start: Start },
+    Evict { node: NodeName, worker: WorkerId },
+}
+
+/// What came of an order to start a worker.
+struct Started {
+    wanted: Wanted,
+    outcome: Result<WorkerInfo, ApiError>,
 }
 
 /// Number of one ticket, and of the lease that it becomes.
@@ -99,9 +223,10 @@ impl Shared {
     }
 
     /// Takes back what a ticket or a lease holds.
-    fn give_back(&self, id: TicketId) {
+    fn give_back(&self, id: TicketId, used: Option<Used>) {
+        let now = Instant::now();
         let mut queue = self.lock();
-        queue.give_back(id);
+        queue.give_back(id, used, now);
         if queue.depth() > 0 {
             self.news.notify_one();
         }
@@ -135,18 +260,24 @@ impl Scheduler {
     }
 
     fn new(fleet: watch::Receiver<Fleet>, policy: StartPolicy) -> Self {
-        let queue = Mutex::new(Queue::new(policy));
+        let queue = Mutex::new(Queue::new(policy, Instant::now()));
         Self { shared: Arc::new(Shared { queue, fleet, news: Notify::new() }) }
     }
 
     /// Asks for a slot. A demand that nothing can ever serve is refused at once.
     pub fn acquire(&self, demand: Demand) -> Result<Ticket, ApiError> {
         let fleet = self.shared.fleet.borrow().clone();
-        let admitted = self.shared.lock().admit(demand, &fleet)?;
+        let now = Instant::now();
+        let admitted = self.shared.lock().admit(demand, &fleet, now)?;
         if matches!(admitted, Admitted::Waits { .. }) {
             self.shared.news.notify_one();
         }
         Ok(Ticket::new(self.shared.clone(), admitted))
+    }
+
+    /// Who waits for what, and for how long.
+    pub fn view(&self) -> QueueView {
+        self.shared.lock().view(Instant::now())
     }
 
     /// How much there is to do now.
@@ -182,18 +313,33 @@ async fn serve(shared: &Arc<Shared>, effects: Arc<dyn Effects>) {
             () = tokio::time::sleep(REFRESH), if is_waiting => {}
         }
         let snapshot = fleet.borrow_and_update().clone();
-        let starts = shared.lock().dispatch(&snapshot);
-        for start in starts {
-            tokio::spawn(order(shared.clone(), effects.clone(), start));
+        let effects_due = shared.lock().dispatch(&snapshot, Instant::now());
+        for effect in effects_due {
+            tokio::spawn(act(shared.clone(), effects.clone(), effect));
+        }
+    }
+}
+
+async fn act(shared: Arc<Shared>, effects: Arc<dyn Effects>, effect: Effect) {
+    match effect {
+        Effect::Start { wanted, start } => order(shared, effects, wanted, start).await,
+        Effect::Evict { node, worker } => {
+            tracing::info!(%worker, %node, "ending an idle worker, whose memory another one needs");
+            let ending = effects.end_idle_worker(node, worker.clone());
+            match tokio::time::timeout(ORDER_WITHIN, ending).await.unwrap_or_else(|_| Err(unanswered())) {
+                Ok(()) => {}
+                Err(error) => tracing::warn!(%worker, %error, "an idle worker was not ended"),
+            }
+            shared.news.notify_one();
         }
     }
 }
 
 /// Has a worker started, and tells the queue what came of it.
-async fn order(shared: Arc<Shared>, effects: Arc<dyn Effects>, start: Start) {
+async fn order(shared: Arc<Shared>, effects: Arc<dyn Effects>, wanted: Wanted, start: Start) {
     tracing::info!(model = start.request.model, node = %start.node, backend = %start.request.backend, "starting a worker");
-    let model = start.request.model.clone();
     let ordered = tokio::time::timeout(ORDER_WITHIN, effects.start_worker(start.node, start.request)).await;
-    shared.lock().started(model, ordered.unwrap_or_else(|_| Err(unanswered())));
+    let outcome = ordered.unwrap_or_else(|_| Err(unanswered()));
+    shared.lock().started(Started { wanted, outcome }, Instant::now());
     shared.news.notify_one();
 }

@@ -81,7 +81,10 @@ impl Board {
 
     /// A worker is gone for good.
     pub fn remove_worker(&self, worker_id: &WorkerId) {
-        self.publish(HiveEvent::WorkerRemoved(WorkerShutdown { worker_id: worker_id.clone() }));
+        self.publish(HiveEvent::WorkerRemoved(WorkerShutdown {
+            worker_id: worker_id.clone(),
+            if_idle: false,
+        }));
     }
 
     /// A model is new or changed; one that stands there as it is makes no event.

@@ -94,6 +94,14 @@ pub struct WorkerReady {
 pub struct WorkerShutdown {
     /// Which worker.
     pub worker_id: WorkerId,
+    /// Whether it goes on if it has something to do; the answer is then an error, `ALL_SLOTS_BUSY`.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub if_idle: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// Where a model's bytes come from.

@@ -1,6 +1,7 @@
 //! One call of a worker on its way: a place in the queue, a slot, the call. There is nothing to stream, so the way is one
 //! future; dropping it cancels in every phase.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use client::worker::WorkerClient;
@@ -14,7 +15,7 @@ use super::run::{
     HeldSlot, LONGEST_WAIT, MAX_ATTEMPTS, RETRY_PAUSE, may_go_elsewhere, shutting_down, still_loading,
 };
 use super::{Asker, Inference};
-use crate::scheduler::{Demand, Lease, Ticket, TicketEvent};
+use crate::scheduler::{Demand, Lease, Placement, Ticket, TicketEvent};
 
 /// One call of a worker under an execution id.
 pub(super) type Call<'a, T> =
@@ -68,8 +69,14 @@ impl Inference {
         let demand = Demand {
             model: model.to_owned(),
             priority: Priority::Interactive,
-            node: None,
+            key: asked.asker.caller.clone(),
+            placement: Placement::default(),
             deadline: asked.deadline(),
+            prompt_tokens: 0,
+            answer_tokens_max: Some(0),
+            bytes: 0,
+            beginnings: Arc::default(),
+            avoid: None,
         };
         let mut attempt = 0;
         loop {

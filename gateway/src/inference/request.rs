@@ -19,7 +19,7 @@ use protocol::worker::ExecuteRequest;
 use protocol::{ApiError, ErrorCode};
 use tokio::time::Instant;
 
-use crate::hives::NodeName;
+use crate::scheduler::Placement;
 
 pub use chat::chat_request;
 pub use completion::completion_order;
@@ -39,8 +39,8 @@ pub struct InferenceRequest {
     pub names: CallersNames,
     /// The band it waits in.
     pub priority: Priority,
-    /// The only machine that may serve it.
-    pub node: Option<NodeName>,
+    /// Where it may or should be served.
+    pub placement: Placement,
     /// When an answer is of no use any more.
     pub deadline: Option<Instant>,
 }
@@ -218,7 +218,7 @@ mod tests {
             order: ExecuteRequest::default(),
             names: chat::NAMES,
             priority: Priority::default(),
-            node: None,
+            placement: Placement::default(),
             deadline: None,
         };
         let renamed = |param: &str| {

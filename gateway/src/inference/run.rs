@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{Asker, Inference, InferenceRequest};
-use crate::scheduler::{Demand, Lease, Ticket, TicketEvent, Waiting};
+use crate::scheduler::{Demand, Lease, Ticket, TicketEvent, Used, Waiting};
 
 /// A request without a deadline of its own waits at most this long for a slot.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_mins(10);
@@ -110,8 +110,10 @@ impl Run {
 
     fn finish(&mut self, event: &TaskEvent) {
         let phase = std::mem::replace(&mut self.phase, Phase::Done);
-        if let (Phase::Streaming(stream), TaskEvent::End(_)) = (phase, event) {
+        if let (Phase::Streaming(stream), TaskEvent::End(end)) = (phase, event) {
             let (events, mut slot) = *stream;
+            let (prompt_tokens, answer_tokens) = (end.usage.prompt_tokens, end.usage.completion_tokens);
+            slot.note_used(Used { prompt_tokens, answer_tokens });
             slot.confirm_free();
             // As a rule the end is there already, and no task is needed to wait for it.
             let mut reading = Box::pin(read_out(events));
@@ -167,6 +169,7 @@ impl Run {
 
     fn connect(&mut self, lease: Lease) -> Phase {
         self.attempts += 1;
+        self.demand.avoid = Some(lease.worker.boot_id.clone());
         self.asker.clock.mark_granted();
         let client = match self.inference.hives.worker_client(&lease.node, &lease.worker) {
             Ok(client) => client,
@@ -269,6 +272,12 @@ pub(super) struct HeldSlot {
 impl HeldSlot {
     pub(super) fn new(lease: Lease, client: WorkerClient, execution_id: String) -> Self {
         Self { lease: Some(lease), client, execution_id }
+    }
+
+    fn note_used(&mut self, used: Used) {
+        if let Some(lease) = &mut self.lease {
+            lease.note_used(used);
+        }
     }
 
     pub(super) fn confirm_free(&mut self) {

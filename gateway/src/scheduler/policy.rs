@@ -2,7 +2,7 @@
 
 use protocol::hive::{ModelKind, SpawnRequest};
 use protocol::worker::Backend;
-use protocol::{ApiError, ErrorCode};
+use protocol::{ApiError, ErrorCode, WorkerId};
 
 use super::affinity::Affinity;
 use super::roster::{Roster, Seat, SeatId};
@@ -65,7 +65,9 @@ fn pinned(demand: &Demand, roster: &Roster) -> Choice {
         return match roster.worker(wanted) {
             None => {
                 let message = format!("There is no worker '{wanted}'.");
-                Choice::Impossible(ApiError::new(ErrorCode::WorkerNotFound, message).with_param("placement.worker"))
+                Choice::Impossible(
+                    ApiError::new(ErrorCode::WorkerNotFound, message).with_param("placement.worker"),
+                )
             }
             Some((_, seat)) if !serves(seat) => {
                 let message = format!("The worker '{wanted}' serves '{}'.", seat.worker.model_ref);
@@ -86,7 +88,9 @@ fn pinned(demand: &Demand, roster: &Roster) -> Choice {
 
 fn freest(demand: &Demand, roster: &Roster, affinity: &Affinity) -> Choice {
     let Some(pool) = roster.pool(&demand.model) else { return Choice::Nobody };
-    let is_free = |id: &SeatId| roster.seat(*id).is_some_and(|seat| seat.is_free() && seat.worker.model_ref == demand.model);
+    let is_free = |id: &SeatId| {
+        roster.seat(*id).is_some_and(|seat| seat.is_free() && seat.worker.model_ref == demand.model)
+    };
     let is_wanted = |id: &SeatId| {
         let Some(avoided) = &demand.avoid else { return true };
         roster.seat(*id).is_none_or(|seat| seat.worker.boot_id != *avoided)
@@ -165,8 +169,14 @@ fn is_able(node: &Node, model: &str, backend: Backend) -> bool {
 
 /// The worker to end where memory is short: of those without work and whose model need not stay, the one that has had none
 /// for the longest time.
-pub(super) fn victim(node: &NodeName, roster: &Roster, pinned: &[String]) -> Option<SeatId> {
+pub(super) fn victim(
+    node: &NodeName,
+    roster: &Roster,
+    pinned: &[String],
+    kept: &[WorkerId],
+) -> Option<SeatId> {
     let idle = roster.on_node(node).filter(|(_, seat)| seat.is_idle());
-    let spare = idle.filter(|(_, seat)| !pinned.contains(&seat.worker.model_ref));
+    let spare =
+        idle.filter(|(_, seat)| !pinned.contains(&seat.worker.model_ref) && !kept.contains(&seat.worker.id));
     spare.min_by_key(|(id, seat)| (seat.last_used, *id)).map(|(id, _)| id)
 }

@@ -1,86 +1,138 @@
-//! The queue's state: who waits, which slots are given out, which workers are being started.
+//! The queue's state: who waits, which slots are given out, which workers are being started. Time comes from outside.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::hive::WorkerInfo;
-use protocol::worker::{LoadStage, WorkerState};
-use protocol::{ApiError, ErrorCode, WorkerId};
+use protocol::task::Priority;
+use protocol::worker::LoadStage;
+use protocol::{ApiError, ErrorCode};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
+use super::affinity::Affinity;
+use super::explain::{BandView, Decision, ModelView, QueueView};
+use super::fairness::Service;
+use super::line::{Line, Place, risen};
 use super::pace::Pace;
-use super::policy::{Decision, Start, Taken, decide};
-use super::{Demand, Load, StartPolicy, TicketId, Waiting, stopping};
+use super::policy::{Choice, Why, choose};
+use super::roster::{Roster, SeatId};
+use super::starts::{Starts, Wanted};
+use super::{Demand, Effect, Load, Mode, StartPolicy, Started, TicketId, Used, Waiting, stopping};
 use crate::hives::{Fleet, NodeName};
 
-/// A full queue empties at the pace of answers; a second is short for a caller and long for a slot.
-const FULL_QUEUE_RETRY_MS: u64 = 1000;
-
-/// A new worker's event follows the answer to its start within this time, or the worker is not there any more.
-const EVENT_WITHIN: Duration = Duration::from_secs(5);
+/// A full queue is worth asking again after this time at least, and after this at most.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_mins(1);
 
 /// A hive that is started anew, or a link that broke, is there again within this time, or is taken for gone.
 const BACK_WITHIN: Duration = Duration::from_secs(15);
 
+/// If more wait than this, each is told its place only so often.
+const TOLD_AT_ONCE: usize = 64;
+const TOLD_EVERY: Duration = Duration::from_millis(250);
+
+/// Who has waited long rises, and keys that have had nothing are forgotten, so often.
+const TENDED_EVERY: Duration = Duration::from_secs(1);
+
 struct Waiter {
-    id: TicketId,
-    demand: Demand,
+    demand: Arc<Demand>,
+    place: Place,
+    since: Instant,
     waiting: watch::Sender<Waiting>,
     outcome: oneshot::Sender<Outcome>,
 }
 
-/// A slot of this worker, or why there is none.
-pub(super) type Outcome = Result<(NodeName, Arc<WorkerInfo>), ApiError>;
+/// A slot of a worker, or why there is none.
+pub(super) type Outcome = Result<Grant, ApiError>;
+
+/// A slot of this worker.
+pub(super) struct Grant {
+    pub(super) node: NodeName,
+    pub(super) worker: Arc<WorkerInfo>,
+    pub(super) decision: Decision,
+}
 
 /// What became of a demand at once.
 pub(super) enum Admitted {
     /// It has a slot.
-    Served { id: TicketId, node: NodeName, worker: Arc<WorkerInfo> },
+    Served { id: TicketId, grant: Grant },
     /// It waits for one.
     Waits { id: TicketId, waiting: watch::Receiver<Waiting>, outcome: oneshot::Receiver<Outcome> },
 }
 
-/// A start that was ordered. The worker's id is known once the hive has answered.
-enum Starting {
-    Ordered,
-    Loading { worker: WorkerId, since: Instant },
-}
-
 /// A slot that was given out.
 struct Granted {
-    worker: Arc<WorkerInfo>,
+    seat: SeatId,
+    model: String,
+    key: Arc<str>,
+    /// Tokens that the worker was taken to have to do, and those that the key was charged.
+    tokens: u64,
+    charged: f64,
     since: Instant,
+}
+
+/// What waits, by number and by size.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Held {
+    requests: usize,
+    bytes: usize,
+}
+
+impl Held {
+    fn add(&mut self, bytes: usize) {
+        self.requests += 1;
+        self.bytes += bytes;
+    }
+
+    fn remove(&mut self, bytes: usize) {
+        self.requests -= 1;
+        self.bytes -= bytes;
+    }
 }
 
 pub(super) struct Queue {
     policy: StartPolicy,
     is_closed: bool,
     last_id: TicketId,
-    /// In the order of service: by band, then by arrival.
-    waiters: Vec<Waiter>,
-    taken: Taken,
-    leases: HashMap<TicketId, Granted>,
+    roster: Roster,
+    affinity: Affinity,
+    service: Service,
     pace: Pace,
-    /// By model: all that wait for one share its load.
-    starting: HashMap<String, Starting>,
+    starts: Starts,
+    lines: HashMap<String, Line>,
+    waiters: HashMap<TicketId, Waiter>,
+    /// Of them, those who want a certain machine or worker.
+    pinned: BTreeSet<TicketId>,
+    /// What waits in each band, by the priority that it came with.
+    held: [Held; Priority::BANDS],
+    leases: HashMap<TicketId, Granted>,
     /// When the last link to a hive broke, while there is none.
     disconnected_since: Option<Instant>,
+    told: Instant,
+    tended: Instant,
 }
 
 impl Queue {
-    pub(super) fn new(policy: StartPolicy) -> Self {
+    pub(super) fn new(policy: StartPolicy, now: Instant) -> Self {
         Self {
             policy,
             is_closed: false,
             last_id: 0,
-            waiters: Vec::new(),
-            taken: Taken::new(),
-            leases: HashMap::new(),
+            roster: Roster::default(),
+            affinity: Affinity::default(),
+            service: Service::new(now),
             pace: Pace::default(),
-            starting: HashMap::new(),
+            starts: Starts::default(),
+            lines: HashMap::new(),
+            waiters: HashMap::new(),
+            pinned: BTreeSet::new(),
+            held: [Held::default(); Priority::BANDS],
+            leases: HashMap::new(),
             disconnected_since: None,
+            told: now,
+            tended: now,
         }
     }
 
@@ -91,204 +143,419 @@ impl Queue {
 
     /// Who waits and what is given out.
     pub(super) fn load(&self) -> Load {
-        Load { depth: self.depth(), taken: self.taken.clone() }
+        Load { depth: self.depth(), taken: self.roster.taken() }
     }
 
     /// Ends it: who waits learns so, and nobody else is let in.
     pub(super) fn close(&mut self) {
         self.is_closed = true;
         self.waiters.clear();
+        self.pinned.clear();
+        self.lines.clear();
+        self.held = [Held::default(); Priority::BANDS];
     }
 
     /// Takes in a demand. One that must wait is looked at with the next dispatch.
-    pub(super) fn admit(&mut self, demand: Demand, fleet: &Fleet) -> Result<Admitted, ApiError> {
+    pub(super) fn admit(
+        &mut self,
+        demand: Demand,
+        fleet: &Fleet,
+        now: Instant,
+    ) -> Result<Admitted, ApiError> {
         if self.is_closed {
             return Err(stopping());
         }
-        if self.waiters.len() >= self.policy.queue_limit {
-            let message = format!("The queue is full: {} requests are waiting.", self.waiters.len());
-            return Err(ApiError::new(ErrorCode::QueueFull, message).with_retry_after_ms(FULL_QUEUE_RETRY_MS));
-        }
-        let position =
-            self.waiters.partition_point(|waiter| waiter.demand.priority.band() <= demand.priority.band());
-        let ahead = self.waiters[..position].iter().filter(|waiter| waiter.demand.model == demand.model);
-        let ahead = ahead.count() as u32;
-        match self.decide(&demand, fleet) {
-            Decision::Refuse(error) => return Err(error),
+        self.roster.take_over(fleet, now);
+        let line = self.lines.get(&demand.model);
+        let ahead = line.map_or(0, |line| line.ahead(&demand.key, demand.priority.band(), &self.service));
+        match choose(&demand, &self.roster, &self.affinity) {
             // A slot that has just become free is for those who wait for it.
-            Decision::Place(node, worker) if ahead == 0 => {
-                self.last_id += 1;
-                self.grant(self.last_id, worker.clone());
-                return Ok(Admitted::Served { id: self.last_id, node, worker });
+            Choice::Seat(seat, why) if ahead == 0 => {
+                let id = self.next_id();
+                let Some(grant) = self.grant(id, seat, why, &demand, Duration::ZERO, now) else {
+                    return Err(stopping());
+                };
+                return Ok(Admitted::Served { id, grant });
             }
-            Decision::Place(..) | Decision::Start(_) | Decision::Wait => {}
+            Choice::Impossible(error) => return Err(error),
+            Choice::Nobody => {
+                self.starts.possible(&Wanted::of(&demand), &self.roster, &self.policy)?;
+            }
+            Choice::Seat(..) | Choice::Wait => {}
         }
-        let eta = self.pace.wait(&demand.model, ahead + 1, slots(fleet, &demand.model));
-        in_time(eta, demand.deadline)?;
-        self.last_id += 1;
-        let id = self.last_id;
-        let (waiting_sender, waiting) = watch::channel(Waiting::default());
+        let eta = self.eta(&demand.model, ahead + 1);
+        in_time(eta, demand.deadline, now)?;
+        self.make_room(&demand)?;
+        let id = self.next_id();
         // Whoever waits is told so, even if the place never changes.
-        waiting_sender.send_replace(Waiting { position: position as u32 + 1, eta, narration: None });
+        let (waiting_sender, waiting) = watch::channel(Waiting::default());
+        waiting_sender.send_replace(Waiting { position: ahead + 1, eta, narration: None });
         let (outcome_sender, outcome) = oneshot::channel();
-        self.waiters
-            .insert(position, Waiter { id, demand, waiting: waiting_sender, outcome: outcome_sender });
+        let place = Place::new(demand.priority.band(), demand.deadline, id);
+        self.held[usize::from(demand.priority.band())].add(demand.bytes);
+        self.line(&demand.model).insert(&demand.key, place);
+        if demand.placement.mode == Mode::Pin {
+            self.pinned.insert(id);
+        }
+        let waiter = Waiter {
+            demand: Arc::new(demand),
+            place,
+            since: now,
+            waiting: waiting_sender,
+            outcome: outcome_sender,
+        };
+        self.waiters.insert(id, waiter);
         Ok(Admitted::Waits { id, waiting, outcome })
     }
 
-    /// Takes in what came of an order to start a worker.
-    pub(super) fn started(&mut self, model: String, outcome: Result<WorkerInfo, ApiError>) {
-        match outcome {
-            Ok(worker) => {
-                let loading = Starting::Loading { worker: worker.id, since: Instant::now() };
-                self.starting.insert(model, loading);
-            }
-            Err(error) => self.start_failed(&model, &error),
+    /// Refuses what there is no room for, unless something of less weight can go for it.
+    fn make_room(&mut self, demand: &Demand) -> Result<(), ApiError> {
+        let bounds = &self.policy.bounds;
+        let own = self.held[usize::from(demand.priority.band())];
+        let all = self.held.iter().fold(Held::default(), |all, held| Held {
+            requests: all.requests + held.requests,
+            bytes: all.bytes + held.bytes,
+        });
+        let band = demand.priority.as_str();
+        let in_band = bounds.of_band(demand.priority);
+        let label = if own.requests >= in_band.requests {
+            format!("{band}_requests")
+        } else if own.bytes + demand.bytes > in_band.bytes {
+            format!("{band}_bytes")
+        } else if all.requests >= bounds.all.requests {
+            "requests".to_owned()
+        } else if all.bytes + demand.bytes > bounds.all.bytes {
+            "bytes".to_owned()
+        } else {
+            return Ok(());
+        };
+        let is_full_for_all = matches!(&*label, "requests" | "bytes");
+        if is_full_for_all && demand.priority != Priority::Background && self.shed(demand.bytes, all) {
+            return Ok(());
         }
+        Err(self.full(&demand.model, &label, all))
     }
 
-    fn decide(&self, demand: &Demand, fleet: &Fleet) -> Decision {
-        decide(demand, fleet, &self.taken, self.starting.contains_key(&demand.model), &self.policy)
+    /// Refuses the newest of the background work for something more urgent; false if that does not make enough room.
+    fn shed(&mut self, bytes: usize, all: Held) -> bool {
+        let lines = self.lines.values();
+        let newest = lines.filter_map(|line| line.newest(Priority::Background.band())).max();
+        let Some(id) = newest else { return false };
+        let is_enough = self
+            .waiters
+            .get(&id)
+            .is_some_and(|waiter| all.bytes + bytes <= self.policy.bounds.all.bytes + waiter.demand.bytes);
+        if !is_enough {
+            return false;
+        }
+        let Some(waiter) = self.take_waiter(id) else { return false };
+        let error = self.full(&waiter.demand.model, "shed", all);
+        let _ = waiter.outcome.send(Err(error));
+        true
     }
 
-    /// Takes back a slot, or a place in the queue.
-    pub(super) fn give_back(&mut self, id: TicketId) {
+    fn full(&self, model: &str, label: &str, all: Held) -> ApiError {
+        let message = format!(
+            "The queue is full ({label}): {} requests with {} KiB are waiting.",
+            all.requests,
+            all.bytes >> 10
+        );
+        let waiting = self.lines.get(model).map_or(0, Line::len);
+        // A tenth of those who wait for the model are served by then.
+        let retry = self.eta(model, waiting.div_ceil(10).max(1)).unwrap_or(RETRY_MIN);
+        let retry = retry.clamp(RETRY_MIN, RETRY_MAX);
+        ApiError::new(ErrorCode::QueueFull, message)
+            .with_retry_after_ms(retry.as_millis() as u64)
+            .with_detail("policy_label", label)
+    }
+
+    fn next_id(&mut self) -> TicketId {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    fn line(&mut self, model: &str) -> &mut Line {
+        if !self.lines.contains_key(model) {
+            self.lines.insert(model.to_owned(), Line::default());
+        }
+        self.lines.entry(model.to_owned()).or_default()
+    }
+
+    fn eta(&self, model: &str, place: u32) -> Option<Duration> {
+        self.pace.wait(model, place, self.roster.pool(model).map_or(0, |pool| pool.slots))
+    }
+
+    /// Takes back a slot, with what it was used for, or a place in the queue.
+    pub(super) fn give_back(&mut self, id: TicketId, used: Option<Used>, now: Instant) {
         let Some(granted) = self.leases.remove(&id) else {
-            self.waiters.retain(|waiter| waiter.id != id);
+            drop(self.take_waiter(id));
             return;
         };
-        self.pace.note(&granted.worker.model_ref, granted.since.elapsed());
-        let run = &granted.worker.boot_id;
-        if let Some(count) = self.taken.get_mut(run) {
-            *count -= 1;
-            if *count == 0 {
-                self.taken.remove(run);
-            }
+        self.roster.take_back(granted.seat, granted.tokens, now);
+        let took = now.saturating_duration_since(granted.since);
+        self.pace.note(&granted.model, took, used.map(|used| used.answer_tokens));
+        if let Some(used) = used {
+            self.service.charge(&granted.key, used.cost() - granted.charged, now);
         }
     }
 
-    fn start_failed(&mut self, model: &str, error: &ApiError) {
-        tracing::warn!(model, %error, "a worker could not be started");
-        self.starting.remove(model);
+    fn take_waiter(&mut self, id: TicketId) -> Option<Waiter> {
+        let waiter = self.waiters.remove(&id)?;
+        self.pinned.remove(&id);
+        let demand = &waiter.demand;
+        self.held[usize::from(demand.priority.band())].remove(demand.bytes);
+        if let Some(line) = self.lines.get_mut(&demand.model) {
+            line.remove(&demand.key, waiter.place);
+            if line.len() == 0 {
+                self.lines.remove(&demand.model);
+            }
+        }
+        Some(waiter)
+    }
+
+    /// Takes in what came of an order to start a worker.
+    pub(super) fn started(&mut self, started: Started, now: Instant) {
+        if let Some((wanted, error)) = self.starts.answered(started, &self.roster, &self.policy, now) {
+            self.fail(&wanted, &error);
+        }
+    }
+
+    /// Tells all whom a start was for that there will be no worker.
+    fn fail(&mut self, wanted: &Wanted, error: &ApiError) {
+        tracing::warn!(model = wanted.model, %error, "a worker could not be started");
         // Callers learn what went wrong; the worker's log is for those who may list the workers.
         let mut error = error.clone();
         error.details.remove("log_tail");
-        for waiter in self.waiters.extract_if(.., |waiter| waiter.demand.model == model) {
-            let _ = waiter.outcome.send(Err(error.clone()));
+        let concerned = self.waiters.iter().filter(|(_, waiter)| Wanted::of(&waiter.demand) == *wanted);
+        for id in concerned.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.refuse(id, error.clone());
         }
     }
 
-    /// Gives out what can be given, and returns the workers that must be started.
-    pub(super) fn dispatch(&mut self, fleet: &Fleet) -> Vec<Start> {
-        self.settle_starts(fleet);
-        if fleet.nodes().any(|(_, node)| node.connected) {
+    fn refuse(&mut self, id: TicketId, error: ApiError) {
+        if let Some(waiter) = self.take_waiter(id) {
+            let _ = waiter.outcome.send(Err(error));
+        }
+    }
+
+    /// Gives out what can be given, and returns what must be done for it.
+    pub(super) fn dispatch(&mut self, fleet: &Fleet, now: Instant) -> Vec<Effect> {
+        self.roster.take_over(fleet, now);
+        for (wanted, error) in self.starts.settle(&mut self.roster, now) {
+            self.fail(&wanted, &error);
+        }
+        self.note_connection(now);
+        if now.saturating_duration_since(self.tended) >= TENDED_EVERY {
+            self.tended = now;
+            self.raise(now);
+            self.service.forget(now);
+        }
+        for model in self.lines.keys().cloned().collect::<Vec<_>>() {
+            self.serve(&model, now);
+        }
+        self.start_missing(now);
+        self.tell_places(now);
+        self.starts.take_effects(&mut self.roster, now)
+    }
+
+    fn note_connection(&mut self, now: Instant) {
+        if self.roster.fleet().nodes().any(|(_, node)| node.connected) {
             self.disconnected_since = None;
         } else {
-            self.disconnected_since.get_or_insert_with(Instant::now);
+            self.disconnected_since.get_or_insert(now);
         }
-        let mut starts = Vec::new();
-        let mut index = 0;
-        while let Some(waiter) = self.waiters.get(index) {
-            match self.decide(&waiter.demand, fleet) {
-                Decision::Wait => index += 1,
-                Decision::Start(start) => {
-                    self.starting.insert(start.request.model.clone(), Starting::Ordered);
-                    starts.push(start);
-                    index += 1;
-                }
-                Decision::Place(node, worker) => {
-                    let waiter = self.waiters.remove(index);
-                    self.grant(waiter.id, worker.clone());
-                    // A caller that goes now gives the slot back with its ticket.
-                    let _ = waiter.outcome.send(Ok((node, worker)));
-                }
-                // A link that broke is back in a moment, as a rule, and who waits already can wait for it.
-                Decision::Refuse(error)
-                    if error.code == ErrorCode::HiveUnavailable && self.is_recent_break() =>
-                {
-                    index += 1;
-                }
-                Decision::Refuse(error) => {
-                    let waiter = self.waiters.remove(index);
-                    let _ = waiter.outcome.send(Err(error));
-                }
+    }
+
+    /// Gives a model's free slots to those who wait for them.
+    fn serve(&mut self, model: &str, now: Instant) {
+        loop {
+            let Some(line) = self.lines.get(model) else { return };
+            if self.roster.pool(model).is_none_or(|pool| pool.free_count() == 0) {
+                return;
             }
-        }
-        self.tell_places(fleet);
-        starts
-    }
-
-    /// A start has ended when its worker takes requests, has failed, or is gone.
-    fn settle_starts(&mut self, fleet: &Fleet) {
-        let mut failures = Vec::new();
-        self.starting.retain(|model, starting| {
-            let Starting::Loading { worker: id, since } = starting else { return true };
-            match fleet.reachable_workers().find(|(_, worker)| worker.id == *id) {
-                Some((_, worker)) if worker.state.takes_requests() => false,
-                Some((_, worker)) if worker.state == WorkerState::Stopped => {
-                    let error = worker.error.clone().unwrap_or_else(|| {
-                        ApiError::new(
-                            ErrorCode::ModelLoadFailed,
-                            format!("The worker for '{model}' ended while it loaded."),
-                        )
-                    });
-                    failures.push((model.clone(), error));
-                    false
-                }
-                Some(_) => true,
-                // The hive's answer may come before its event does; a hive that died forgets the worker.
-                None => since.elapsed() < EVENT_WITHIN,
-            }
-        });
-        for (model, error) in failures {
-            self.start_failed(&model, &error);
-        }
-    }
-
-    fn is_recent_break(&self) -> bool {
-        self.disconnected_since.is_some_and(|since| since.elapsed() < BACK_WITHIN)
-    }
-
-    fn grant(&mut self, id: TicketId, worker: Arc<WorkerInfo>) {
-        *self.taken.entry(worker.boot_id.clone()).or_default() += 1;
-        self.leases.insert(id, Granted { worker, since: Instant::now() });
-    }
-
-    fn tell_places(&self, fleet: &Fleet) {
-        let mut ahead = HashMap::<&str, (u32, u32)>::new();
-        for (index, waiter) in self.waiters.iter().enumerate() {
-            let model = &waiter.demand.model;
-            let (place, slots) = ahead.entry(model).or_insert_with(|| (0, slots(fleet, model)));
-            *place += 1;
-            let eta = self.pace.wait(model, *place, *slots);
-            let ordered = || {
-                self.starting.contains_key(model).then(|| (format!("starting a worker for {model}"), None))
+            let seat = |id| match self.waiters.get(&id) {
+                Some(waiter) => match choose(&waiter.demand, &self.roster, &self.affinity) {
+                    Choice::Seat(seat, why) => Some((seat, why)),
+                    _ => None,
+                },
+                None => None,
             };
-            let narration = narrate(model, fleet).or_else(ordered);
-            let now = Waiting { position: index as u32 + 1, eta, narration };
-            waiter.waiting.send_if_modified(|waiting| {
-                // An estimate that changes alone is told with the next news.
-                let news = (waiting.position, &waiting.narration) != (now.position, &now.narration);
-                *waiting = now;
-                news
-            });
+            let Some(id) = line.first(&self.service, |id| seat(id).is_some()) else { return };
+            let Some((seat, why)) = seat(id) else { return };
+            let Some(waiter) = self.take_waiter(id) else { return };
+            let waited = now.saturating_duration_since(waiter.since);
+            if let Some(grant) = self.grant(id, seat, why, &waiter.demand, waited, now) {
+                // A caller that goes now gives the slot back with its ticket.
+                let _ = waiter.outcome.send(Ok(grant));
+            }
         }
     }
-}
 
-/// Slots of the workers that serve a model now.
-fn slots(fleet: &Fleet, model: &str) -> u32 {
-    let workers = fleet.reachable_workers().map(|(_, worker)| worker);
-    workers
-        .filter(|worker| worker.model_ref == model && worker.state.takes_requests())
-        .map(|worker| worker.slots_total)
-        .sum()
+    fn grant(
+        &mut self,
+        id: TicketId,
+        seat: SeatId,
+        why: Why,
+        demand: &Demand,
+        waited: Duration,
+        now: Instant,
+    ) -> Option<Grant> {
+        let used = self.guess(demand);
+        let pool = self.roster.pool(&demand.model)?;
+        let (free, serving) = (pool.free_count() as u32, pool.serving);
+        let chosen = self.roster.seat(seat)?;
+        let (node, worker) = (chosen.node.clone(), chosen.worker.clone());
+        let decision = Decision { why, free, serving, outstanding: chosen.outstanding, waited };
+        let tokens = u64::from(used.prompt_tokens) + u64::from(used.answer_tokens);
+        self.roster.give(seat, tokens, now);
+        self.affinity.note(&demand.beginnings, seat);
+        self.service.charge(&demand.key, used.cost(), now);
+        let granted = Granted {
+            seat,
+            model: demand.model.clone(),
+            key: demand.key.clone(),
+            tokens,
+            charged: used.cost(),
+            since: now,
+        };
+        self.leases.insert(id, granted);
+        Some(Grant { node, worker, decision })
+    }
+
+    /// What a request will need.
+    fn guess(&self, demand: &Demand) -> Used {
+        let answer = self.pace.answer_tokens(&demand.model) as u32;
+        Used {
+            prompt_tokens: demand.prompt_tokens,
+            answer_tokens: demand.answer_tokens_max.map_or(answer, |max| max.min(answer)),
+        }
+    }
+
+    /// Starts workers where nobody serves who waits, and refuses whom nobody can ever serve.
+    fn start_missing(&mut self, now: Instant) {
+        let mut wanted: Vec<Wanted> = Vec::new();
+        let mut refused = Vec::new();
+        for id in &self.pinned {
+            let Some(waiter) = self.waiters.get(id) else { continue };
+            match choose(&waiter.demand, &self.roster, &self.affinity) {
+                Choice::Nobody => wanted.push(Wanted::of(&waiter.demand)),
+                Choice::Impossible(error) => refused.push((*id, error)),
+                Choice::Seat(..) | Choice::Wait => {}
+            }
+        }
+        let unserved = self.lines.keys().filter(|model| self.roster.pool(model).is_none());
+        wanted.extend(unserved.map(|model| Wanted { model: model.clone(), node: None }));
+        for (id, error) in refused {
+            self.refuse(id, error);
+        }
+        for wanted in wanted {
+            let is_waited_for = |waiter: &Waiter| Wanted::of(&waiter.demand) == wanted;
+            if wanted.node.is_none() && !self.waiters.values().any(is_waited_for) {
+                continue;
+            }
+            match self.starts.want(wanted.clone(), &self.roster, &self.policy) {
+                Ok(()) => {}
+                // A link that broke is back in a moment, as a rule, and who waits already can wait for it.
+                Err(error) if error.code == ErrorCode::HiveUnavailable && self.is_recent_break(now) => {}
+                Err(error) => self.fail(&wanted, &error),
+            }
+        }
+    }
+
+    fn is_recent_break(&self, now: Instant) -> bool {
+        self.disconnected_since.is_some_and(|since| now.saturating_duration_since(since) < BACK_WITHIN)
+    }
+
+    /// Lets those rise who have waited long.
+    fn raise(&mut self, now: Instant) {
+        for waiter in self.waiters.values_mut() {
+            let waited = now.saturating_duration_since(waiter.since);
+            let band = risen(waiter.demand.priority, waited);
+            if band < waiter.place.band
+                && let Some(line) = self.lines.get_mut(&waiter.demand.model)
+            {
+                line.remove(&waiter.demand.key, waiter.place);
+                waiter.place.band = band;
+                line.insert(&waiter.demand.key, waiter.place);
+            }
+        }
+    }
+
+    fn tell_places(&mut self, now: Instant) {
+        let is_due = now.saturating_duration_since(self.told) >= TOLD_EVERY;
+        if self.waiters.len() > TOLD_AT_ONCE && !is_due {
+            return;
+        }
+        self.told = now;
+        let weight = self.service.weight(now);
+        for (model, line) in &self.lines {
+            let slots = self.roster.pool(model).map_or(0, |pool| pool.slots);
+            let narration = self.narrate(model);
+            let cost =
+                |id| self.waiters.get(&id).map_or(0.0, |waiter| self.guess(&waiter.demand).cost() * weight);
+            for (index, id) in line.order(&self.service, cost).into_iter().enumerate() {
+                let Some(waiter) = self.waiters.get(&id) else { continue };
+                let position = index as u32 + 1;
+                let eta = self.pace.wait(model, position, slots);
+                waiter.waiting.send_if_modified(|waiting| {
+                    // An estimate that changes alone is told with the next news.
+                    let news = waiting.position != position || waiting.narration != narration;
+                    *waiting = Waiting { position, eta, narration: narration.clone() };
+                    news
+                });
+            }
+        }
+    }
+
+    /// What a person who waits for a model would like to know.
+    fn narrate(&self, model: &str) -> Option<(String, Option<f32>)> {
+        let loading =
+            self.roster.pool(model).filter(|pool| pool.serving == 0).and_then(|pool| pool.loading());
+        let Some(seat) = loading.and_then(|id| self.roster.seat(id)) else {
+            return self.starts.is_under_way(model).then(|| (format!("starting a worker for {model}"), None));
+        };
+        let what = match seat.worker.loading.stage {
+            LoadStage::Downloading => "downloading",
+            LoadStage::Starting => "starting a worker for",
+            LoadStage::ReadingHeader | LoadStage::LoadingWeights => "loading",
+            LoadStage::WarmingUp => "warming up",
+            LoadStage::Ready | LoadStage::Failed => return None,
+        };
+        Some((format!("{what} {model}"), Some(seat.worker.loading.progress)))
+    }
+
+    /// Who waits for what, and for how long.
+    pub(super) fn view(&self, now: Instant) -> QueueView {
+        let band = |priority: &Priority| {
+            let held = self.held[usize::from(priority.band())];
+            BandView { band: *priority, waiting: held.requests as u32, bytes: held.bytes as u64 }
+        };
+        let model = |(model, line): (&String, &Line)| {
+            let pool = self.roster.pool(model);
+            let waiters = self.waiters.values().filter(|waiter| waiter.demand.model == *model);
+            ModelView {
+                model: model.clone(),
+                waiting: line.len(),
+                workers: pool.map_or(0, |pool| pool.serving),
+                slots_total: pool.map_or(0, |pool| pool.slots),
+                slots_taken: pool.map_or(0, |pool| pool.taken),
+                longest_wait: waiters.map(|waiter| now.saturating_duration_since(waiter.since)).max(),
+                eta: self.eta(model, line.len() + 1),
+                is_starting: self.starts.is_under_way(model),
+            }
+        };
+        QueueView {
+            bands: Priority::ALL.iter().map(band).collect(),
+            models: self.lines.iter().map(model).collect(),
+            running: self.leases.len() as u32,
+        }
+    }
 }
 
 /// Refuses who would be served too late.
-fn in_time(eta: Option<Duration>, deadline: Option<Instant>) -> Result<(), ApiError> {
+fn in_time(eta: Option<Duration>, deadline: Option<Instant>, now: Instant) -> Result<(), ApiError> {
     let (Some(eta), Some(deadline)) = (eta, deadline) else { return Ok(()) };
-    let left = deadline.saturating_duration_since(Instant::now());
+    let left = deadline.saturating_duration_since(now);
     if eta <= left {
         return Ok(());
     }
@@ -300,17 +567,20 @@ fn in_time(eta: Option<Duration>, deadline: Option<Instant>) -> Result<(), ApiEr
     Err(ApiError::new(ErrorCode::AllSlotsBusy, message).with_retry_after_ms(eta.as_millis() as u64))
 }
 
-/// What a person who waits for a model would like to know.
-fn narrate(model: &str, fleet: &Fleet) -> Option<(String, Option<f32>)> {
-    let (_, worker) = fleet
-        .reachable_workers()
-        .find(|(_, worker)| worker.model_ref == model && worker.state == WorkerState::Loading)?;
-    let what = match worker.loading.stage {
-        LoadStage::Downloading => "downloading",
-        LoadStage::Starting => "starting a worker for",
-        LoadStage::ReadingHeader | LoadStage::LoadingWeights => "loading",
-        LoadStage::WarmingUp => "warming up",
-        LoadStage::Ready | LoadStage::Failed => return None,
-    };
-    Some((format!("{what} {model}"), Some(worker.loading.progress)))
+#[cfg(test)]
+impl Queue {
+    /// Whether all counts are what they count, and nobody waits who could be served.
+    pub(super) fn check(&self) {
+        assert!(self.roster.is_sound());
+        let mut held = [Held::default(); Priority::BANDS];
+        for (id, waiter) in &self.waiters {
+            held[usize::from(waiter.demand.priority.band())].add(waiter.demand.bytes);
+            let choice = choose(&waiter.demand, &self.roster, &self.affinity);
+            assert!(!matches!(choice, Choice::Seat(..)), "{id} waits beside a free slot: {choice:?}");
+        }
+        assert_eq!(held, self.held);
+        let lines: u32 = self.lines.values().map(Line::len).sum();
+        assert_eq!(lines as usize, self.waiters.len());
+        assert!(self.pinned.iter().all(|id| self.waiters.contains_key(id)));
+    }
 }

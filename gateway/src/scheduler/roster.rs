@@ -228,6 +228,15 @@ impl Roster {
         }
     }
 
+    /// Gives a worker work again that was to go.
+    pub(super) fn call_back(&mut self, id: SeatId) {
+        self.leave(id);
+        if let Some(seat) = self.seats.get_mut(&id) {
+            seat.is_leaving = false;
+        }
+        self.enter(id);
+    }
+
     fn forget_if_gone(&mut self, id: SeatId) {
         let Some(seat) = self.seats.get(&id) else { return };
         let is_told_of = self.by_node.get(&seat.node).is_some_and(|present| present.contains(&id));

@@ -1,17 +1,25 @@
 //! The queue against a fleet that the tests make up: what it gives out, what it counts, what it refuses.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use futures::FutureExt;
 use proptest::prelude::*;
 use protocol::hive::{HiveEvent, HiveSnapshot, ModelEntry, ModelKind, Provider, WorkerInfo};
 use protocol::worker::{Backend, LoadProgress, LoadStage, WorkerState};
 use protocol::{ApiError, ErrorCode};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-use super::{Demand, Lease, Scheduler, StartPolicy, Ticket, TicketEvent};
+use super::starts::Wanted;
+use super::{
+    Bound, Bounds, Demand, Effect, Lease, Mode, Placement, Scheduler, StartPolicy, Started, Ticket,
+    TicketEvent, Used, Why,
+};
 use crate::hives::{Fleet, NodeName};
 use protocol::task::Priority;
 
-fn model(reference: &str) -> ModelEntry {
+pub(super) fn model(reference: &str) -> ModelEntry {
     ModelEntry {
         reference: reference.into(),
         sha256: None,
@@ -24,7 +32,7 @@ fn model(reference: &str) -> ModelEntry {
     }
 }
 
-fn worker(id: &str, state: WorkerState, slots_total: u32) -> WorkerInfo {
+pub(super) fn worker(id: &str, state: WorkerState, slots_total: u32) -> WorkerInfo {
     WorkerInfo {
         id: id.into(),
         boot_id: format!("boot of {id}").into(),
@@ -51,6 +59,26 @@ fn fleet(workers: Vec<WorkerInfo>) -> Fleet {
     fleet
 }
 
+pub(super) fn policy(queue_limit: usize) -> StartPolicy {
+    let bounds = Bounds { all: Bound { requests: queue_limit, bytes: 1 << 20 } };
+    StartPolicy { backend: Backend::Cpu, gpu: None, bounds, pinned: vec!["pinned".to_owned()] }
+}
+
+pub(super) fn demand(key: &str) -> Demand {
+    Demand {
+        model: "m".into(),
+        priority: Priority::Interactive,
+        key: key.into(),
+        placement: Placement::default(),
+        deadline: None,
+        prompt_tokens: 10,
+        answer_tokens_max: Some(20),
+        bytes: 40,
+        beginnings: Arc::default(),
+        avoid: None,
+    }
+}
+
 /// A scheduler whose task is the test.
 struct Bench {
     scheduler: Scheduler,
@@ -59,18 +87,36 @@ struct Bench {
 
 impl Bench {
     fn new(queue_limit: usize) -> Self {
-        let policy = StartPolicy { backend: Backend::Cpu, gpu: None, queue_limit };
+        let policy = policy(queue_limit);
         let (fleet, watched) = watch::channel(Fleet::default());
         Self { scheduler: Scheduler::new(watched, policy), fleet }
     }
 
     fn acquire(&self, priority: Priority, fleet: &Fleet) -> Result<Ticket, ApiError> {
         self.fleet.send_replace(fleet.clone());
-        self.scheduler.acquire(Demand { model: "m".into(), priority, node: None, deadline: None })
+        self.scheduler.acquire(Demand { priority, ..demand("anyone") })
+    }
+
+    fn ask(&self, demand: Demand, fleet: &Fleet) -> Result<Ticket, ApiError> {
+        self.fleet.send_replace(fleet.clone());
+        self.scheduler.acquire(demand)
     }
 
     fn settle(&self, fleet: &Fleet) -> usize {
-        self.scheduler.shared.lock().dispatch(fleet).len()
+        self.effects(fleet).len()
+    }
+
+    fn effects(&self, fleet: &Fleet) -> Vec<Effect> {
+        self.effects_at(fleet, Instant::now())
+    }
+
+    fn effects_at(&self, fleet: &Fleet, now: Instant) -> Vec<Effect> {
+        self.scheduler.shared.lock().dispatch(fleet, now)
+    }
+
+    fn started(&self, model: &str, outcome: Result<WorkerInfo, ApiError>) {
+        let wanted = Wanted { model: model.into(), node: None };
+        self.scheduler.shared.lock().started(Started { wanted, outcome }, Instant::now());
     }
 
     fn depth(&self) -> u32 {
@@ -145,7 +191,7 @@ fn a_cold_model_is_started_once_for_all_who_wait_and_its_failure_is_told_to_each
     assert_eq!(bench.settle(&empty), 1);
     assert_eq!(bench.settle(&empty), 0);
     let loading = worker("w", WorkerState::Loading, 1);
-    bench.scheduler.shared.lock().started("m".into(), Ok(loading.clone()));
+    bench.started("m", Ok(loading.clone()));
     assert_eq!(bench.settle(&fleet(vec![loading])), 0);
     let mut failed = worker("w", WorkerState::Stopped, 1);
     failed.error = Some(ApiError::new(ErrorCode::ModelLoadFailed, "no"));
@@ -200,6 +246,222 @@ fn a_link_that_breaks_for_a_moment_fails_nobody_who_waits() {
     bench.settle(&fleet);
     assert!(outcome(&mut ticket).is_none());
     assert_eq!(bench.acquire(Priority::Interactive, &fleet).err().unwrap().code, ErrorCode::HiveUnavailable);
+}
+
+fn granted(ticket: &mut Ticket) -> Lease {
+    outcome(ticket).expect("it is settled").expect("it is granted")
+}
+
+#[test]
+fn a_key_that_floods_does_not_delay_one_that_asks_once() {
+    let fleet = fleet(vec![worker("w", WorkerState::Idle, 1)]);
+    let bench = Bench::new(2000);
+    let mut running = granted(&mut bench.ask(demand("flood"), &fleet).unwrap());
+    let mut flood: Vec<_> = (0..1000).map(|_| bench.ask(demand("flood"), &fleet).unwrap()).collect();
+    let mut once = bench.ask(demand("once"), &fleet).unwrap();
+    assert_eq!(once.position(), 1, "it has had nothing");
+    running.note_used(Used { prompt_tokens: 10, answer_tokens: 20 });
+    drop(running);
+    bench.settle(&fleet);
+    drop(granted(&mut once));
+    bench.settle(&fleet);
+    assert!(outcome(&mut flood[0]).is_some(), "the others come in their order");
+}
+
+#[test]
+fn what_a_key_used_counts_and_not_what_it_was_taken_to_use() {
+    let fleet = fleet(vec![worker("w", WorkerState::Idle, 1)]);
+    let bench = Bench::new(10);
+    let mut of = |key: &str, answer_tokens| {
+        let mut lease = granted(&mut bench.ask(demand(key), &fleet).unwrap());
+        lease.note_used(Used { prompt_tokens: 10, answer_tokens });
+        drop(lease);
+    };
+    of("long", 1000);
+    of("short", 1);
+    let running = granted(&mut bench.ask(demand("another"), &fleet).unwrap());
+    let mut long = bench.ask(demand("long"), &fleet).unwrap();
+    let mut short = bench.ask(demand("short"), &fleet).unwrap();
+    drop(running);
+    bench.settle(&fleet);
+    assert!(outcome(&mut long).is_none());
+    granted(&mut short);
+}
+
+#[test]
+fn of_one_key_the_earlier_deadline_is_served_first() {
+    let fleet = fleet(vec![worker("w", WorkerState::Idle, 1)]);
+    let bench = Bench::new(10);
+    let running = granted(&mut bench.ask(demand("a"), &fleet).unwrap());
+    let within = |seconds| Some(Instant::now() + Duration::from_secs(seconds));
+    let mut tickets = [None, within(1000), within(500)]
+        .map(|deadline| bench.ask(Demand { deadline, ..demand("a") }, &fleet).unwrap());
+    drop(running);
+    for index in [2, 1, 0] {
+        bench.settle(&fleet);
+        drop(granted(&mut tickets[index]));
+    }
+}
+
+#[test]
+fn who_waits_long_in_a_low_band_rises_but_never_above_the_interactive() {
+    let fleet = fleet(vec![worker("w", WorkerState::Idle, 1)]);
+    let bench = Bench::new(100);
+    let running = granted(&mut bench.ask(demand("a"), &fleet).unwrap());
+    let mut low = bench.ask(Demand { priority: Priority::Low, ..demand("a") }, &fleet).unwrap();
+    let mut batch = bench.ask(Demand { priority: Priority::Batch, ..demand("b") }, &fleet).unwrap();
+    let later = Instant::now() + super::line::RISES_AFTER * 3;
+    bench.effects_at(&fleet, later);
+    let mut high = bench.ask(Demand { priority: Priority::High, ..demand("c") }, &fleet).unwrap();
+    drop(running);
+    bench.settle(&fleet);
+    drop(granted(&mut high));
+    bench.settle(&fleet);
+    // Both are interactive by now, and what their keys have had is long ago.
+    drop(granted(&mut low));
+    bench.settle(&fleet);
+    granted(&mut batch);
+}
+
+#[test]
+fn each_bound_is_named_by_the_refusal() {
+    let fleet = fleet(vec![worker("w", WorkerState::Idle, 0)]);
+    let bench = Bench::new(4);
+    let ask = |priority, bytes| bench.ask(Demand { priority, bytes, ..demand("a") }, &fleet);
+    let label = |outcome: Result<Ticket, ApiError>| {
+        let error = outcome.err().expect("there is no room");
+        assert_eq!(error.code, ErrorCode::QueueFull);
+        assert!(error.retry_after_ms.is_some_and(|retry| retry >= 1000));
+        error.details["policy_label"].as_str().unwrap().to_owned()
+    };
+    let mut held = vec![ask(Priority::Batch, 1).unwrap(), ask(Priority::Batch, 1).unwrap()];
+    assert_eq!(label(ask(Priority::Batch, 1)), "batch_requests");
+    assert_eq!(label(ask(Priority::Low, (1 << 19) + 1)), "low_bytes");
+    assert_eq!(label(ask(Priority::High, (1 << 20) - 1)), "bytes");
+    held.push(ask(Priority::Background, 1).unwrap());
+    held.push(ask(Priority::Interactive, 1).unwrap());
+    // The background goes for what is more urgent, and nothing else does.
+    held.push(ask(Priority::Interactive, 1).unwrap());
+    assert_eq!(outcome(&mut held[2]).unwrap().err().unwrap().details["policy_label"], "shed");
+    assert_eq!(label(ask(Priority::High, 1)), "requests");
+    assert_eq!(bench.depth(), 4);
+}
+
+#[test]
+fn a_prompt_goes_where_its_beginning_was_read_and_else_where_the_least_is_to_do() {
+    let fleet = fleet(vec![worker("a", WorkerState::Idle, 4), worker("b", WorkerState::Idle, 4)]);
+    let bench = Bench::new(10);
+    let ask = |beginnings: &[u64], prompt_tokens| {
+        let demand = Demand { beginnings: beginnings.into(), prompt_tokens, ..demand("k") };
+        granted(&mut bench.ask(demand, &fleet).unwrap())
+    };
+    let first = ask(&[1, 2], 1000);
+    let second = ask(&[5], 10);
+    assert_ne!(first.worker.id, second.worker.id);
+    assert_eq!(second.decision.why, Why::LeastOutstanding);
+    let third = ask(&[1, 2, 3], 10);
+    assert_eq!((&third.worker.id, third.decision.why), (&first.worker.id, Why::PrefixCache));
+    let fourth = ask(&[9], 10);
+    assert_eq!(fourth.worker.id, second.worker.id);
+}
+
+#[test]
+fn a_failed_worker_is_avoided_while_there_is_another() {
+    let fleet = fleet(vec![worker("a", WorkerState::Idle, 4), worker("b", WorkerState::Idle, 4)]);
+    let bench = Bench::new(10);
+    let first = granted(&mut bench.ask(demand("k"), &fleet).unwrap());
+    let avoid = Some(first.worker.boot_id.clone());
+    let beginnings: Arc<[u64]> = [1].into();
+    let failed = first.worker.id.clone();
+    drop(first);
+    let again = Demand { avoid, beginnings, ..demand("k") };
+    let second = granted(&mut bench.ask(again.clone(), &fleet).unwrap());
+    assert_ne!(second.worker.id, failed);
+    let alone = super::tests::fleet(vec![worker(failed.as_str(), WorkerState::Idle, 1)]);
+    assert_eq!(granted(&mut bench.ask(again, &alone).unwrap()).worker.id, failed);
+}
+
+#[test]
+fn who_wants_a_certain_worker_waits_for_it_and_who_prefers_it_does_not() {
+    let fleet = fleet(vec![worker("a", WorkerState::Idle, 1), worker("b", WorkerState::Idle, 1)]);
+    let bench = Bench::new(10);
+    let ask = |mode, worker: &str| {
+        let placement = Placement { mode, node: None, worker: Some(worker.into()) };
+        bench.ask(Demand { placement, ..demand("k") }, &fleet)
+    };
+    let first = granted(&mut ask(Mode::Pin, "b").unwrap());
+    assert_eq!((first.worker.id.as_str(), first.decision.why), ("b", Why::Pinned));
+    let mut pinned = ask(Mode::Pin, "b").unwrap();
+    bench.settle(&fleet);
+    assert!(outcome(&mut pinned).is_none());
+    let mut preferring = ask(Mode::Prefer, "b").unwrap();
+    bench.settle(&fleet);
+    assert_eq!(granted(&mut preferring).worker.id.as_str(), "a");
+    drop(first);
+    bench.settle(&fleet);
+    assert_eq!(granted(&mut pinned).worker.id.as_str(), "b");
+    assert_eq!(ask(Mode::Pin, "c").err().unwrap().code, ErrorCode::WorkerNotFound);
+}
+
+/// A machine with little memory: what is asked of it is started only where something else goes.
+#[test]
+fn where_memory_is_short_the_worker_that_was_idle_for_the_longest_goes() {
+    let mut of =
+        |id: &str, model: &str| WorkerInfo { model_ref: model.into(), ..worker(id, WorkerState::Idle, 1) };
+    let workers = vec![of("busy", "x"), of("stays", "pinned"), of("old", "y"), of("new", "z")];
+    let with = |workers: Vec<WorkerInfo>| {
+        let mut all = fleet(workers);
+        all.change(&NodeName::from("local"), |node| {
+            for name in ["m", "x", "y", "z", "pinned"] {
+                node.models.insert(name.into(), model(name));
+            }
+        });
+        all
+    };
+    let fleet = with(workers.clone());
+    let bench = Bench::new(10);
+    let _busy = granted(&mut bench.ask(Demand { model: "x".into(), ..demand("k") }, &fleet).unwrap());
+    drop(granted(&mut bench.ask(Demand { model: "z".into(), ..demand("k") }, &fleet).unwrap()));
+    let mut ticket = bench.ask(demand("k"), &fleet).unwrap();
+    let short = || Err(ApiError::new(ErrorCode::InsufficientMemory, "no"));
+    let mut left = workers;
+    for gone in ["old", "new"] {
+        assert!(matches!(&bench.effects(&with(left.clone()))[..], [Effect::Start { .. }]));
+        bench.started("m", short());
+        let effects = bench.effects(&with(left.clone()));
+        assert!(
+            matches!(&effects[..], [Effect::Evict { worker, .. }] if worker.as_str() == gone),
+            "{effects:?}"
+        );
+        assert_eq!(bench.settle(&with(left.clone())), 0, "it is waited for");
+        left.retain(|worker| worker.id.as_str() != gone);
+    }
+    assert_eq!(bench.settle(&with(left.clone())), 1);
+    bench.started("m", short());
+    bench.settle(&with(left));
+    assert_eq!(outcome(&mut ticket).unwrap().err().unwrap().code, ErrorCode::InsufficientMemory);
+}
+
+#[test]
+fn a_worker_that_does_not_go_is_given_work_again() {
+    let other = WorkerInfo { model_ref: "x".into(), ..worker("other", WorkerState::Idle, 1) };
+    let mut fleet = fleet(vec![other]);
+    fleet.change(&NodeName::from("local"), |node| drop(node.models.insert("x".into(), model("x"))));
+    let bench = Bench::new(10);
+    let mut ticket = bench.ask(demand("k"), &fleet).unwrap();
+    bench.settle(&fleet);
+    bench.started("m", Err(ApiError::new(ErrorCode::InsufficientMemory, "no")));
+    let now = Instant::now();
+    bench.effects_at(&fleet, now);
+    let of_other = Demand { model: "x".into(), ..demand("k") };
+    let mut waiting = bench.ask(of_other, &fleet).unwrap();
+    assert!(outcome(&mut waiting).is_none(), "it is to go");
+    let later = now + Duration::from_secs(20);
+    assert!(matches!(&bench.effects_at(&fleet, later)[..], [Effect::Start { .. }]));
+    granted(&mut waiting);
+    bench.started("m", Err(ApiError::new(ErrorCode::InsufficientMemory, "no")));
+    bench.effects_at(&fleet, later);
+    assert_eq!(outcome(&mut ticket).unwrap().err().unwrap().code, ErrorCode::InsufficientMemory);
 }
 
 #[derive(Debug, Clone)]

@@ -7,8 +7,8 @@ use protocol::ApiError;
 use protocol::hive::WorkerInfo;
 use tokio::sync::{oneshot, watch};
 
-use super::queue::{Admitted, Outcome};
-use super::{Shared, TicketId, stopping};
+use super::queue::{Admitted, Grant, Outcome};
+use super::{Decision, Shared, TicketId, Used, stopping};
 use crate::hives::NodeName;
 
 /// What a waiting request can be told.
@@ -39,7 +39,7 @@ pub struct Ticket {
 }
 
 enum State {
-    Served(NodeName, Arc<WorkerInfo>),
+    Served(Grant),
     Waits { waiting: watch::Receiver<Waiting>, outcome: oneshot::Receiver<Outcome> },
     Settled,
 }
@@ -47,35 +47,42 @@ enum State {
 impl Ticket {
     pub(super) fn new(shared: Arc<Shared>, admitted: Admitted) -> Self {
         let (id, state) = match admitted {
-            Admitted::Served { id, node, worker } => (id, State::Served(node, worker)),
+            Admitted::Served { id, grant } => (id, State::Served(grant)),
             Admitted::Waits { id, waiting, outcome } => (id, State::Waits { waiting, outcome }),
         };
-        Self { hold: Some(Hold { id, shared }), state }
+        Self { hold: Some(Hold { id, shared, used: None }), state }
     }
 
     /// The place at this moment; 0 if a slot was free.
     pub fn position(&self) -> u32 {
         match &self.state {
             State::Waits { waiting, .. } => waiting.borrow().position,
-            State::Served(..) | State::Settled => 0,
+            State::Served(_) | State::Settled => 0,
         }
     }
 
     /// The next news. May be cancelled without losing any.
     pub async fn next(&mut self) -> TicketEvent {
-        let outcome = match &mut self.state {
-            State::Waits { waiting, outcome } => tokio::select! {
+        if let State::Waits { waiting, outcome } = &mut self.state {
+            let outcome = tokio::select! {
                 biased;
-                outcome = &mut *outcome => outcome.unwrap_or_else(|_| Err(stopping())),
+                outcome = outcome => outcome.unwrap_or_else(|_| Err(stopping())),
                 Ok(()) = waiting.changed() => return TicketEvent::Waiting(waiting.borrow_and_update().clone()),
-            },
-            State::Served(node, worker) => Ok((node.clone(), worker.clone())),
-            State::Settled => Err(stopping()),
-        };
-        self.state = State::Settled;
-        match (outcome, self.hold.take()) {
-            (Ok((node, worker)), Some(hold)) => TicketEvent::Granted(Lease { node, worker, _hold: hold }),
-            (outcome, _) => TicketEvent::Refused(outcome.err().unwrap_or_else(stopping)),
+            };
+            match outcome {
+                Ok(grant) => self.state = State::Served(grant),
+                Err(error) => {
+                    self.state = State::Settled;
+                    self.hold = None;
+                    return TicketEvent::Refused(error);
+                }
+            }
+        }
+        match (std::mem::replace(&mut self.state, State::Settled), self.hold.take()) {
+            (State::Served(Grant { node, worker, decision }), Some(hold)) => {
+                TicketEvent::Granted(Lease { node, worker, decision, hold })
+            }
+            _ => TicketEvent::Refused(stopping()),
         }
     }
 }
@@ -86,17 +93,27 @@ pub struct Lease {
     pub node: NodeName,
     /// The worker as it was when the slot was given.
     pub worker: Arc<WorkerInfo>,
-    _hold: Hold,
+    /// Why it is this one.
+    pub decision: Decision,
+    hold: Hold,
+}
+
+impl Lease {
+    /// Tells what the slot was used for, which is what its key is charged for.
+    pub fn note_used(&mut self, used: Used) {
+        self.hold.used = Some(used);
+    }
 }
 
 /// What the queue knows a ticket and its lease by.
 struct Hold {
     id: TicketId,
     shared: Arc<Shared>,
+    used: Option<Used>,
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.shared.give_back(self.id);
+        self.shared.give_back(self.id, self.used);
     }
 }

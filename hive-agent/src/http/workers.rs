@@ -66,12 +66,17 @@ pub(super) async fn ready(
     responses(
         (status = 202, description = "The worker is stopping", body = WorkerInfo),
         (status = 404, description = "No such worker", body = ErrorEnvelope),
+        (status = 503, description = "With `if_idle`: it has something to do, and goes on", body = ErrorEnvelope),
     )
 )]
 pub(super) async fn shutdown(
     State(app): State<App>,
     Json(request): Json<WorkerShutdown>,
 ) -> Result<(StatusCode, Json<WorkerInfo>), Failure> {
-    let worker = app.workers.shutdown(&request.worker_id)?;
+    let worker = if request.if_idle {
+        app.workers.shutdown_if_idle(&request.worker_id).await?
+    } else {
+        app.workers.shutdown(&request.worker_id)?
+    };
     Ok((StatusCode::ACCEPTED, Json(worker)))
 }

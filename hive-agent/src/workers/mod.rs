@@ -9,6 +9,7 @@ mod preflight;
 mod process;
 mod supervisor;
 
+use client::worker::WorkerClient;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -142,6 +143,17 @@ impl Workers {
             _ => WorkerState::Stopping,
         };
         Ok(WorkerInfo { state, ..worker })
+    }
+
+    /// Ends a worker unless it has something to do, which it alone knows.
+    pub async fn shutdown_if_idle(&self, worker_id: &WorkerId) -> Result<WorkerInfo, ApiError> {
+        let worker = self.shared.board.worker(worker_id).ok_or_else(|| unknown(worker_id))?;
+        let client = WorkerClient::new(self.shared.http.at(&worker.url), &worker.id, &worker.boot_id);
+        client
+            .shutdown_if_idle()
+            .await
+            .map_err(|error| error.into_api_error(ErrorCode::WorkerLost, "The worker does not answer."))?;
+        Ok(WorkerInfo { state: WorkerState::Stopping, ..worker })
     }
 
     /// Ends all workers at once and waits until they are gone.

@@ -16,6 +16,7 @@ use super::{
     CallersNames, InferenceRequest, TOP_LOGPROBS_MAX, checked, logit_bias, metadata, refuse_first, seed,
     stop_strings, unsupported, within,
 };
+use crate::scheduler::Placement;
 
 /// How a chat completion names what a worker may find fault with.
 pub(super) const NAMES: CallersNames = &[
@@ -68,7 +69,7 @@ pub fn chat_request(
         order: checked(order)?,
         names: NAMES,
         priority: Priority::Interactive,
-        node: None,
+        placement: Placement::default(),
         deadline: timeout.map(|timeout| Instant::now() + timeout),
     })
 }

@@ -12,6 +12,7 @@ use super::{
     CHOICES_MAX, CallersNames, InferenceRequest, TOP_LOGPROBS_MAX, checked, logit_bias, refuse_first, seed,
     stop_strings, within,
 };
+use crate::scheduler::Placement;
 
 /// Prompts of one request at most.
 const PROMPTS_MAX: usize = 128;
@@ -84,7 +85,7 @@ pub fn completion_order(
             order,
             names: NAMES,
             priority: Priority::Interactive,
-            node: None,
+            placement: Placement::default(),
             deadline,
         }
     });

@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use super::{CallersNames, InferenceRequest, checked, in_words_of, refuse_first, unsupported, within};
+use crate::scheduler::Placement;
 
 /// How a message names what a worker may find fault with.
 const NAMES: CallersNames = &[
@@ -98,7 +99,7 @@ fn checked_message(
         order: checked(order).map_err(|error| in_words_of(NAMES, error))?,
         names: NAMES,
         priority: Priority::Interactive,
-        node: None,
+        placement: Placement::default(),
         deadline: timeout.map(|timeout| Instant::now() + timeout),
     };
     Ok((request, thoughts))

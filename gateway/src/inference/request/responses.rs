@@ -23,6 +23,7 @@ use super::tools::offered_tools;
 use super::{
     CallersNames, InferenceRequest, TOP_LOGPROBS_MAX, checked, metadata, refuse_first, unsupported, within,
 };
+use crate::scheduler::Placement;
 
 /// How a response names what a worker may find fault with.
 const NAMES: CallersNames = &[
@@ -123,7 +124,7 @@ pub fn response_order(
         order: checked(order)?,
         names: NAMES,
         priority: Priority::Interactive,
-        node: None,
+        placement: Placement::default(),
         deadline: timeout.map(|timeout| Instant::now() + timeout),
     };
     Ok(ResponseOrder { request, draft: draft(body, tools, reasoning, text), input })

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::{InferenceRequest, TOP_LOGPROBS_MAX, checked, refuse_first, within};
 use crate::hives::NodeName;
+use crate::scheduler::Placement;
 
 /// Checks a task; `default_model` answers where none is named.
 pub fn task_request(body: TaskRequest, default_model: &str) -> Result<InferenceRequest, ApiError> {
@@ -74,7 +75,7 @@ pub fn task_request(body: TaskRequest, default_model: &str) -> Result<InferenceR
         order: checked(order)?,
         names: &[("instruction", "prompt")],
         priority: body.priority,
-        node: body.node.as_deref().map(NodeName::from),
+        placement: body.node.as_deref().map(NodeName::from).map(Placement::on_node).unwrap_or_default(),
         deadline: body.deadline_ms.map(|deadline_ms| Instant::now() + Duration::from_millis(deadline_ms)),
     })
 }

@@ -1,0 +1,121 @@
+//! What a request for text needs, as far as it can be told before a worker has read it.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::{Arc, LazyLock};
+
+use protocol::worker::{ExecuteRequest, Message};
+
+use super::{Asker, InferenceRequest};
+use crate::scheduler::Demand;
+
+/// What a token has on average.
+const BYTES_PER_TOKEN: usize = 4;
+/// A text without turns has a beginning at each multiple of this.
+const BLOCK_BYTES: usize = 1024;
+/// Beginnings of one prompt at most.
+const BEGINNINGS_MAX: usize = 64;
+
+/// Another one with each start, so that nobody can make two prompts look alike.
+static HASHES: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// The demand of a request for this model of the catalogs.
+pub(super) fn demand(model: &str, request: &InferenceRequest, asker: &Asker) -> Demand {
+    let order = &request.order;
+    let bytes = bytes(order);
+    let prompt_tokens = order.prompt_tokens.as_ref().map_or(bytes / BYTES_PER_TOKEN, Vec::len);
+    let choices = request.choices();
+    Demand {
+        model: model.to_owned(),
+        priority: request.priority,
+        key: asker.caller.clone(),
+        placement: request.placement.clone(),
+        deadline: request.deadline,
+        prompt_tokens: u32::try_from(prompt_tokens).unwrap_or(u32::MAX),
+        answer_tokens_max: order.max_tokens.map(|tokens| tokens.saturating_mul(choices)),
+        bytes,
+        beginnings: beginnings(model, order),
+        avoid: None,
+    }
+}
+
+fn texts(order: &ExecuteRequest) -> impl Iterator<Item = &str> {
+    let messages = order.messages.iter().flatten();
+    let turns = messages.flat_map(|message| {
+        let calls = message.tool_calls.iter().map(|call| &*call.arguments);
+        std::iter::once(&*message.content).chain(message.reasoning.as_deref()).chain(calls)
+    });
+    let plain = [&order.prompt, &order.instruction, &order.suffix];
+    plain.into_iter().filter_map(|text| text.as_deref()).chain(turns)
+}
+
+fn bytes(order: &ExecuteRequest) -> usize {
+    let tokens = order.prompt_tokens.as_ref().map_or(0, |tokens| tokens.len() * size_of::<u32>());
+    texts(order).map(str::len).sum::<usize>() + tokens
+}
+
+/// Hashes of the prompt up to each turn's end, or to each block's; the shortest first.
+fn beginnings(model: &str, order: &ExecuteRequest) -> Arc<[u64]> {
+    let mut hasher = HASHES.build_hasher();
+    hasher.write(model.as_bytes());
+    let mut hashes = Vec::new();
+    if let Some(messages) = &order.messages {
+        for message in messages {
+            hash_turn(&mut hasher, message);
+            hashes.push(hasher.finish());
+        }
+        // The latest turns tell conversations apart, the first one those with the same instructions.
+        let surplus = hashes.len().saturating_sub(BEGINNINGS_MAX);
+        if surplus > 0 {
+            hashes.drain(1..=surplus);
+        }
+    } else if let Some(text) = order.prompt.as_ref().or(order.instruction.as_ref()) {
+        for block in text.as_bytes().chunks_exact(BLOCK_BYTES).take(BEGINNINGS_MAX) {
+            hasher.write(block);
+            hashes.push(hasher.finish());
+        }
+    }
+    hashes.into()
+}
+
+fn hash_turn(hasher: &mut impl Hasher, message: &Message) {
+    for text in [&message.role, &message.content] {
+        hasher.write_usize(text.len());
+        hasher.write(text.as_bytes());
+    }
+    for call in &message.tool_calls {
+        hasher.write(call.arguments.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(turns: &[&str]) -> ExecuteRequest {
+        let message = |content: &&str| Message {
+            role: "user".to_owned(),
+            content: (*content).to_owned(),
+            ..Message::default()
+        };
+        ExecuteRequest { messages: Some(turns.iter().map(message).collect()), ..ExecuteRequest::default() }
+    }
+
+    #[test]
+    fn a_conversation_that_goes_on_begins_like_itself() {
+        let first = beginnings("m", &order(&["a", "b"]));
+        let second = beginnings("m", &order(&["a", "b", "c"]));
+        assert_eq!(first[..], second[..2]);
+        assert_ne!(beginnings("m", &order(&["ab"]))[0], first[1]);
+        assert_ne!(beginnings("other", &order(&["a"]))[0], first[0]);
+    }
+
+    #[test]
+    fn a_long_conversation_keeps_its_first_beginning_and_the_latest() {
+        let turns: Vec<_> = (0..200).map(|turn| turn.to_string()).collect();
+        let turns: Vec<_> = turns.iter().map(String::as_str).collect();
+        let all = beginnings("m", &order(&turns));
+        let earlier = beginnings("m", &order(&turns[..199]));
+        assert_eq!(all.len(), BEGINNINGS_MAX);
+        assert_eq!((all[0], all[BEGINNINGS_MAX - 2]), (earlier[0], earlier[BEGINNINGS_MAX - 1]));
+    }
+}
