@@ -11,7 +11,7 @@ use protocol::worker::{Backend, WorkerState};
 use protocol::{ApiError, BootId, ErrorCode, WorkerId};
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
-use rand::{Rng, RngExt, SeedableRng};
+use rand::{RngExt, SeedableRng};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -314,4 +314,97 @@ fn whatever_happens_nothing_is_lost_doubled_or_left() {
             });
         }
     });
+}
+
+/// One slot, and keys that always have more to do: what two of them have had differs by no more than one request's cost.
+#[test]
+fn keys_that_always_wait_get_the_same() {
+    for seed in 0..200 {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let mut now = Instant::now();
+        let mut queue = Queue::new(policy(1000), now);
+        let mut fleet = Fleet::default();
+        let workers = vec![worker("w", WorkerState::Idle, 1)];
+        let models = vec![model("m")];
+        let snapshot = HiveSnapshot { boot_id: "b".into(), workers, models, backends: vec![Backend::Cpu] };
+        fleet.change(&"one".into(), |node| node.apply(HiveEvent::Snapshot(snapshot)));
+        let mut waiting = HashMap::new();
+        let mut running = None;
+        let mut had = HashMap::from(KEYS.map(|key| (key, 0.0)));
+        let dearest = 10.0 + 2.0 * 500.0;
+        for _ in 0..100 {
+            for key in KEYS {
+                while waiting.values().filter(|(waits, _)| *waits == key).count() < 2 {
+                    match queue.admit(demand(key), &fleet, now).unwrap() {
+                        Admitted::Served { id, .. } => running = Some((id, key)),
+                        Admitted::Waits { id, outcome, .. } => drop(waiting.insert(id, (key, outcome))),
+                    }
+                }
+            }
+            if let Some((id, key)) = running.take() {
+                let used = Used { prompt_tokens: 10, answer_tokens: random.random_range(0..=500) };
+                *had.get_mut(key).unwrap() += used.cost();
+                // So fast that nothing is forgotten meanwhile.
+                now += Duration::from_millis(1);
+                queue.give_back(id, Some(used), now);
+            }
+            queue.dispatch(&fleet, now);
+            let served =
+                waiting.iter_mut().find_map(|(id, (_, outcome))| outcome.try_recv().is_ok().then_some(*id));
+            let served = served.expect("one slot is free and some wait");
+            running = waiting.remove(&served).map(|(key, _)| (served, key));
+            let (least, most) = had
+                .values()
+                .fold((f64::MAX, 0.0_f64), |(least, most), had| (least.min(*had), most.max(*had)));
+            assert!(most - least <= dearest, "seed {seed}: {had:?}");
+        }
+    }
+}
+
+/// One slot, and people who always ask: what may wait is served nevertheless, once it has waited long enough.
+#[test]
+fn the_lowest_band_is_served_in_the_end() {
+    for band in [Priority::Batch, Priority::Low, Priority::Background] {
+        let mut now = Instant::now();
+        let start = now;
+        let mut queue = Queue::new(policy(1000), now);
+        let mut fleet = Fleet::default();
+        let workers = vec![worker("w", WorkerState::Idle, 1)];
+        let snapshot = HiveSnapshot {
+            boot_id: "b".into(),
+            workers,
+            models: vec![model("m")],
+            backends: vec![Backend::Cpu],
+        };
+        fleet.change(&"one".into(), |node| node.apply(HiveEvent::Snapshot(snapshot)));
+        let mut flood = HashMap::new();
+        let Admitted::Served { id, .. } = queue.admit(demand("flood"), &fleet, now).unwrap() else {
+            panic!()
+        };
+        let mut running = Some(id);
+        let patient = Demand { priority: band, ..demand("patient") };
+        let Admitted::Waits { outcome: mut patient, .. } = queue.admit(patient, &fleet, now).unwrap() else {
+            panic!()
+        };
+        while patient.try_recv().is_err() {
+            while flood.len() < 3 {
+                let Admitted::Waits { id, outcome, .. } = queue.admit(demand("flood"), &fleet, now).unwrap()
+                else {
+                    panic!()
+                };
+                flood.insert(id, outcome);
+            }
+            now += Duration::from_secs(10);
+            queue.give_back(running.take().unwrap(), None, now);
+            queue.dispatch(&fleet, now);
+            let served = flood.iter_mut().find_map(|(id, outcome)| outcome.try_recv().is_ok().then_some(*id));
+            let Some(served) = served else { break };
+            flood.remove(&served);
+            running = Some(served);
+        }
+        let waited = now - start;
+        let rises = u32::from(band.band() - Priority::Interactive.band());
+        assert!(waited <= super::line::RISES_AFTER * rises + Duration::from_secs(20), "{band:?}: {waited:?}");
+        assert!(waited >= super::line::RISES_AFTER, "{band:?}: {waited:?}");
+    }
 }

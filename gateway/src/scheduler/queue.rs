@@ -344,6 +344,7 @@ impl Queue {
         for (wanted, error) in self.starts.settle(&mut self.roster, now) {
             self.fail(&wanted, &error);
         }
+        let mut effects = self.starts.evictions(&mut self.roster, now);
         self.note_connection(now);
         if now.saturating_duration_since(self.tended) >= TENDED_EVERY {
             self.tended = now;
@@ -355,7 +356,8 @@ impl Queue {
         }
         self.start_missing(now);
         self.tell_places(now);
-        self.starts.take_effects(&mut self.roster, now)
+        effects.extend(self.starts.orders());
+        effects
     }
 
     fn note_connection(&mut self, now: Instant) {
@@ -577,6 +579,9 @@ impl Queue {
             held[usize::from(waiter.demand.priority.band())].add(waiter.demand.bytes);
             let choice = choose(&waiter.demand, &self.roster, &self.affinity);
             assert!(!matches!(choice, Choice::Seat(..)), "{id} waits beside a free slot: {choice:?}");
+            let is_started = self.starts.is_for(&Wanted::of(&waiter.demand));
+            let is_hopeless = choice == Choice::Nobody && !is_started && self.disconnected_since.is_none();
+            assert!(!is_hopeless, "{id} waits for a worker that nobody starts");
         }
         assert_eq!(held, self.held);
         let lines: u32 = self.lines.values().map(Line::len).sum();

@@ -34,13 +34,13 @@ impl Wanted {
 }
 
 enum State {
-    /// To be ordered with the next effects.
+    /// To be ordered.
     Due(Start),
     /// Ordered; the hive has not answered.
     Ordered(Start),
     /// The hive has answered; the worker loads.
     Loading { worker: WorkerId, since: Instant },
-    /// A worker must go first; it is told with the next effects.
+    /// A worker must go first; it was told then.
     Evicting { start: Start, victim: WorkerId, since: Option<Instant> },
 }
 
@@ -64,6 +64,10 @@ pub(super) struct Starts {
 }
 
 impl Starts {
+    pub(super) fn is_for(&self, wanted: &Wanted) -> bool {
+        self.under_way.contains_key(wanted)
+    }
+
     pub(super) fn is_under_way(&self, model: &str) -> bool {
         self.under_way.keys().any(|wanted| wanted.model == model)
     }
@@ -75,7 +79,7 @@ impl Starts {
         roster: &Roster,
         policy: &StartPolicy,
     ) -> Result<(), ApiError> {
-        if self.under_way.contains_key(wanted) {
+        if self.is_for(wanted) {
             return Ok(());
         }
         start(&wanted.model, wanted.node.as_ref(), &[], roster.fleet(), policy).map(drop)
@@ -88,7 +92,7 @@ impl Starts {
         roster: &Roster,
         policy: &StartPolicy,
     ) -> Result<(), ApiError> {
-        if self.under_way.contains_key(&wanted) {
+        if self.is_for(&wanted) {
             return Ok(());
         }
         let start = start(&wanted.model, wanted.node.as_ref(), &[], roster.fleet(), policy)?;
@@ -96,25 +100,28 @@ impl Starts {
         Ok(())
     }
 
-    /// What must be done now. A worker that is told to end gets nothing to do from here on.
-    pub(super) fn take_effects(&mut self, roster: &mut Roster, now: Instant) -> Vec<Effect> {
+    /// Workers that must go now. They get nothing to do from here on.
+    pub(super) fn evictions(&mut self, roster: &mut Roster, now: Instant) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for attempt in self.under_way.values_mut() {
+            let State::Evicting { start, victim, since: since @ None } = &mut attempt.state else { continue };
+            *since = Some(now);
+            if let Some((id, _)) = roster.worker(victim) {
+                roster.send_away(id);
+            }
+            effects.push(Effect::Evict { node: start.node.clone(), worker: victim.clone() });
+        }
+        effects
+    }
+
+    /// Workers that must be started now.
+    pub(super) fn orders(&mut self) -> Vec<Effect> {
         let mut effects = Vec::new();
         for (wanted, attempt) in &mut self.under_way {
-            match &mut attempt.state {
-                State::Due(start) => {
-                    let start = start.clone();
-                    attempt.state = State::Ordered(start.clone());
-                    effects.push(Effect::Start { wanted: wanted.clone(), start });
-                }
-                State::Evicting { start, victim, since } if since.is_none() => {
-                    *since = Some(now);
-                    if let Some((id, _)) = roster.worker(victim) {
-                        roster.send_away(id);
-                    }
-                    effects.push(Effect::Evict { node: start.node.clone(), worker: victim.clone() });
-                }
-                State::Ordered(_) | State::Loading { .. } | State::Evicting { .. } => {}
-            }
+            let State::Due(start) = &attempt.state else { continue };
+            let start = start.clone();
+            attempt.state = State::Ordered(start.clone());
+            effects.push(Effect::Start { wanted: wanted.clone(), start });
         }
         effects
     }

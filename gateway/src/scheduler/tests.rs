@@ -272,7 +272,7 @@ fn a_key_that_floods_does_not_delay_one_that_asks_once() {
 fn what_a_key_used_counts_and_not_what_it_was_taken_to_use() {
     let fleet = fleet(vec![worker("w", WorkerState::Idle, 1)]);
     let bench = Bench::new(10);
-    let mut of = |key: &str, answer_tokens| {
+    let of = |key: &str, answer_tokens| {
         let mut lease = granted(&mut bench.ask(demand(key), &fleet).unwrap());
         lease.note_used(Used { prompt_tokens: 10, answer_tokens });
         drop(lease);
@@ -406,7 +406,7 @@ fn who_wants_a_certain_worker_waits_for_it_and_who_prefers_it_does_not() {
 /// A machine with little memory: what is asked of it is started only where something else goes.
 #[test]
 fn where_memory_is_short_the_worker_that_was_idle_for_the_longest_goes() {
-    let mut of =
+    let of =
         |id: &str, model: &str| WorkerInfo { model_ref: model.into(), ..worker(id, WorkerState::Idle, 1) };
     let workers = vec![of("busy", "x"), of("stays", "pinned"), of("old", "y"), of("new", "z")];
     let with = |workers: Vec<WorkerInfo>| {
