@@ -10,6 +10,7 @@ mod health;
 mod idempotency;
 mod models;
 mod openai;
+mod queue;
 mod stream;
 mod tasks;
 mod workers;
@@ -92,6 +93,8 @@ fn task_routes() -> Routes {
         .routes(routes!(tasks::get, tasks::delete))
         .routes(routes!(tasks::cancel))
         .routes(routes!(tasks::events))
+        .routes(routes!(queue::queue))
+        .routes(routes!(queue::decision))
         .routes(routes!(workers::list))
         .routes(routes!(workers::health))
         .routes(routes!(workers::shutdown))

@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use protocol::hive::{SpawnRequest, WorkerInfo};
+use protocol::queen::QueueView;
 use protocol::task::Priority;
 use protocol::worker::Backend;
 use protocol::{ApiError, BootId, ErrorCode, WorkerId};
@@ -35,9 +36,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::hives::{Fleet, NodeName};
 
-pub use explain::{BandView, Decision, ModelView, QueueView};
+pub use explain::Decision;
 use policy::Start;
-pub use policy::Why;
 pub use ticket::{Lease, Ticket, TicketEvent, Waiting};
 
 use queue::{Admitted, Queue};

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures::Stream;
 use protocol::events::{End, FinishReason, Timings, TokenUsage};
-use protocol::task::{Priority, TaskStatus, TaskView};
+use protocol::task::{DecisionView, Priority, TaskStatus, TaskView};
 use protocol::{ApiError, ErrorCode, JobId, TaskEvent};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -48,6 +48,8 @@ pub struct Job {
 #[derive(Default)]
 struct Log {
     events: Vec<TaskEvent>,
+    /// Why it went where it went.
+    decision: Option<DecisionView>,
     finished_at_ms: Option<u64>,
 }
 
@@ -125,6 +127,7 @@ impl Job {
             priority: self.priority,
             seed: None,
             worker_id: None,
+            decision: log.decision.clone(),
             created_at_ms: self.created_at_ms,
             finished_at_ms: log.finished_at_ms,
             output: String::new(),
@@ -171,6 +174,9 @@ impl Job {
             }
             let is_last = event.is_last();
             self.log.send_modify(|log| {
+                if matches!(event, TaskEvent::Started(_)) {
+                    log.decision = run.decision().cloned();
+                }
                 log.events.push(event);
                 if is_last {
                     log.finished_at_ms = Some(now_ms());

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::task::Priority;
 use crate::worker::WorkerState;
 use crate::{ApiError, WorkerId};
 
@@ -64,4 +65,60 @@ pub struct WorkerHealth {
     /// Why it is not running, if it should be.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<ApiError>,
+}
+
+/// Answer of GET /v2/queue: who waits for what, and for how long.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct QueueView {
+    /// Requests that have a slot.
+    pub running: u32,
+    /// Requests that wait for one.
+    pub waiting: u32,
+    /// Requests that may wait, and MiB of their prompts.
+    pub limit: QueueLimit,
+    /// What waits in each band, the first to be served first.
+    pub bands: Vec<BandView>,
+    /// What waits for each model.
+    pub models: Vec<QueuedModel>,
+}
+
+/// What may wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct QueueLimit {
+    /// Requests.
+    pub requests: u64,
+    /// Bytes of their prompts.
+    pub bytes: u64,
+}
+
+/// One band of the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BandView {
+    /// Which.
+    pub band: Priority,
+    /// Requests that came with this priority and wait.
+    pub waiting: u32,
+    /// Bytes of their prompts.
+    pub bytes: u64,
+}
+
+/// One model that requests wait for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct QueuedModel {
+    /// Its name in the catalog.
+    pub model: String,
+    /// Requests that wait for it.
+    pub waiting: u32,
+    /// Workers that serve it.
+    pub workers: u32,
+    /// Their slots.
+    pub slots_total: u32,
+    /// Of these, those that are given out.
+    pub slots_taken: u32,
+    /// How long the longest has waited by now, in milliseconds.
+    pub longest_wait_ms: u64,
+    /// How long one would wait that came now, in milliseconds, if there is ground for an estimate.
+    pub eta_ms: Option<u64>,
+    /// Whether a worker for it is being started.
+    pub is_starting: bool,
 }

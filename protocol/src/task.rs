@@ -100,19 +100,76 @@ pub struct TaskRequest {
     #[schema(value_type = Option<Object>)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<Value>,
-    /// Must be absent.
-    #[schema(value_type = Option<Object>)]
+    /// Where it may or should run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub placement: Option<Value>,
+    pub placement: Option<TaskPlacement>,
     /// Must be absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compliance: Option<String>,
-    /// Must be absent.
+    /// Tasks of one session go to the same worker while it has a free slot; at most 256 bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_id: Option<String>,
-    /// The node that must run it.
+    /// The node that must run it; the same as `placement` with the mode `pin` and this node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+}
+
+/// Where a task may or should run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TaskPlacement {
+    /// How much the rest counts.
+    #[serde(default)]
+    pub mode: PlacementMode,
+    /// A machine's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// A worker's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<WorkerId>,
+}
+
+/// How much a wish for a machine or a worker counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PlacementMode {
+    /// The queue chooses.
+    #[default]
+    Auto,
+    /// There if a slot is free, else anywhere.
+    Prefer,
+    /// There or nowhere.
+    Pin,
+}
+
+/// Why a task went where it went.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DecisionView {
+    /// The machine.
+    pub node: String,
+    /// The worker.
+    pub worker_id: WorkerId,
+    /// Why this worker: `pinned`, `preferred`, `prefix_cache` or `least_outstanding_tokens`.
+    pub why: String,
+    /// Workers that had a free slot then.
+    pub candidates: u32,
+    /// Workers that served the model then.
+    pub serving: u32,
+    /// Tokens that the worker had yet to read and to write then, as far as they could be guessed.
+    pub outstanding_tokens: u64,
+    /// How long the task waited for it, in milliseconds.
+    pub waited_ms: u64,
+    /// Which attempt it is; the first is 1.
+    pub attempt: u32,
+}
+
+/// Answer of GET /v2/decisions/{job_id}.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct JobDecision {
+    /// The task's id, or the request's, as its answer's x-request-id tells it.
+    pub job_id: String,
+    /// The latest decision.
+    pub decision: DecisionView,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
@@ -223,6 +280,8 @@ pub struct TaskView {
     pub seed: Option<u64>,
     /// The worker that took it.
     pub worker_id: Option<WorkerId>,
+    /// Why it was this worker.
+    pub decision: Option<DecisionView>,
     /// Milliseconds since 1970.
     pub created_at_ms: u64,
     /// Milliseconds since 1970.

@@ -33,7 +33,7 @@ pub(super) fn demand(model: &str, request: &InferenceRequest, asker: &Asker) -> 
         prompt_tokens: u32::try_from(prompt_tokens).unwrap_or(u32::MAX),
         answer_tokens_max: order.max_tokens.map(|tokens| tokens.saturating_mul(choices)),
         bytes,
-        beginnings: beginnings(model, order),
+        beginnings: beginnings(model, order, session(request, asker)),
         avoid: None,
     }
 }
@@ -54,7 +54,7 @@ fn bytes(order: &ExecuteRequest) -> usize {
 }
 
 /// Hashes of the prompt up to each turn's end, or to each block's; the shortest first.
-fn beginnings(model: &str, order: &ExecuteRequest) -> Arc<[u64]> {
+fn beginnings(model: &str, order: &ExecuteRequest, session: Option<u64>) -> Arc<[u64]> {
     let mut hasher = HASHES.build_hasher();
     hasher.write(model.as_bytes());
     let mut hashes = Vec::new();
@@ -74,7 +74,14 @@ fn beginnings(model: &str, order: &ExecuteRequest) -> Arc<[u64]> {
             hashes.push(hasher.finish());
         }
     }
+    // Before all else, the worker that had the session's last request.
+    hashes.extend(session);
     hashes.into()
+}
+
+fn session(request: &InferenceRequest, asker: &Asker) -> Option<u64> {
+    let session = request.session.as_deref()?;
+    Some(HASHES.hash_one((&*asker.caller, session)))
 }
 
 fn hash_turn(hasher: &mut impl Hasher, message: &Message) {
@@ -102,19 +109,19 @@ mod tests {
 
     #[test]
     fn a_conversation_that_goes_on_begins_like_itself() {
-        let first = beginnings("m", &order(&["a", "b"]));
-        let second = beginnings("m", &order(&["a", "b", "c"]));
+        let first = beginnings("m", &order(&["a", "b"]), None);
+        let second = beginnings("m", &order(&["a", "b", "c"]), None);
         assert_eq!(first[..], second[..2]);
-        assert_ne!(beginnings("m", &order(&["ab"]))[0], first[1]);
-        assert_ne!(beginnings("other", &order(&["a"]))[0], first[0]);
+        assert_ne!(beginnings("m", &order(&["ab"]), None)[0], first[1]);
+        assert_ne!(beginnings("other", &order(&["a"]), None)[0], first[0]);
     }
 
     #[test]
     fn a_long_conversation_keeps_its_first_beginning_and_the_latest() {
         let turns: Vec<_> = (0..200).map(|turn| turn.to_string()).collect();
         let turns: Vec<_> = turns.iter().map(String::as_str).collect();
-        let all = beginnings("m", &order(&turns));
-        let earlier = beginnings("m", &order(&turns[..199]));
+        let all = beginnings("m", &order(&turns), None);
+        let earlier = beginnings("m", &order(&turns[..199]), None);
         assert_eq!(all.len(), BEGINNINGS_MAX);
         assert_eq!((all[0], all[BEGINNINGS_MAX - 2]), (earlier[0], earlier[BEGINNINGS_MAX - 1]));
     }

@@ -41,6 +41,8 @@ pub struct InferenceRequest {
     pub priority: Priority,
     /// Where it may or should be served.
     pub placement: Placement,
+    /// What it belongs to; requests of one session are best served by one worker.
+    pub session: Option<String>,
     /// When an answer is of no use any more.
     pub deadline: Option<Instant>,
 }
@@ -199,6 +201,19 @@ fn unsupported(param: &str, what: &str) -> ApiError {
     ApiError::new(ErrorCode::UnsupportedParameter, message).with_param(param)
 }
 
+/// The band of a tier of service.
+fn band(tier: Option<&str>) -> Result<Priority, ApiError> {
+    match tier {
+        None | Some("auto" | "default" | "scale") => Ok(Priority::Interactive),
+        Some("priority") => Ok(Priority::High),
+        Some("flex") => Ok(Priority::Low),
+        Some(_) => {
+            let message = "'service_tier' must be auto, default, flex, scale or priority.";
+            Err(ApiError::invalid("service_tier", message))
+        }
+    }
+}
+
 /// Refuses the first of these that is asked for.
 fn refuse_first(refused: &[(&str, bool, &str)]) -> Result<(), ApiError> {
     match refused.iter().find(|(_, is_asked_for, _)| *is_asked_for) {
@@ -219,6 +234,7 @@ mod tests {
             names: chat::NAMES,
             priority: Priority::default(),
             placement: Placement::default(),
+            session: None,
             deadline: None,
         };
         let renamed = |param: &str| {

@@ -7,12 +7,13 @@ use client::worker::{TaskEvents, WorkerClient};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use protocol::events::{Narration, Queued};
+use protocol::task::DecisionView;
 use protocol::{ApiError, ErrorCode, TaskEvent};
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{Asker, Inference, InferenceRequest};
-use crate::scheduler::{Demand, Lease, Ticket, TicketEvent, Used, Waiting};
+use crate::scheduler::{Decision, Demand, Lease, Ticket, TicketEvent, Used, Waiting};
 
 /// A request without a deadline of its own waits at most this long for a slot.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_mins(10);
@@ -35,6 +36,7 @@ pub struct Run {
     asker: Asker,
     phase: Phase,
     attempts: u32,
+    decision: Option<DecisionView>,
     waits_until: Instant,
 }
 
@@ -61,6 +63,7 @@ impl Run {
             asker,
             phase: Phase::Waiting(ticket),
             attempts: 0,
+            decision: None,
             waits_until: Instant::now() + LONGEST_WAIT,
         }
     }
@@ -68,6 +71,11 @@ impl Run {
     /// The model that answers.
     pub fn model(&self) -> &str {
         &self.request.model
+    }
+
+    /// Why it went where it went last.
+    pub fn decision(&self) -> Option<&DecisionView> {
+        self.decision.as_ref()
     }
 
     /// Answers that it makes.
@@ -170,6 +178,7 @@ impl Run {
     fn connect(&mut self, lease: Lease) -> Phase {
         self.attempts += 1;
         self.demand.avoid = Some(lease.worker.boot_id.clone());
+        self.decision = Some(view(&lease, self.attempts));
         self.asker.clock.mark_granted();
         let client = match self.inference.hives.worker_client(&lease.node, &lease.worker) {
             Ok(client) => client,
@@ -205,6 +214,20 @@ impl Run {
             tokio::time::sleep(pause).await;
             scheduler.acquire(demand)
         }))
+    }
+}
+
+fn view(lease: &Lease, attempt: u32) -> DecisionView {
+    let Decision { why, free, serving, outstanding, waited } = lease.decision;
+    DecisionView {
+        node: lease.node.to_string(),
+        worker_id: lease.worker.id.clone(),
+        why: why.as_str().to_owned(),
+        candidates: free,
+        serving,
+        outstanding_tokens: outstanding,
+        waited_ms: waited.as_millis() as u64,
+        attempt,
     }
 }
 

@@ -1,8 +1,6 @@
-//! What the queue tells of itself.
+//! Why a request went where it went.
 
 use std::time::Duration;
-
-use protocol::task::Priority;
 
 use super::policy::Why;
 
@@ -19,40 +17,4 @@ pub struct Decision {
     pub outstanding: u64,
     /// How long the request waited for it.
     pub waited: Duration,
-}
-
-/// The queue at a moment.
-#[derive(Debug, Clone, PartialEq)]
-pub struct QueueView {
-    /// What waits, by band.
-    pub bands: Vec<BandView>,
-    /// What waits, by model.
-    pub models: Vec<ModelView>,
-    /// Slots that are given out.
-    pub running: u32,
-}
-
-/// One band.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
-pub struct BandView {
-    pub band: Priority,
-    pub waiting: u32,
-    pub bytes: u64,
-}
-
-/// One model that requests wait for.
-#[derive(Debug, Clone, PartialEq)]
-#[expect(missing_docs, reason = "the names say it")]
-pub struct ModelView {
-    pub model: String,
-    pub waiting: u32,
-    /// Workers that serve it.
-    pub workers: u32,
-    pub slots_total: u32,
-    pub slots_taken: u32,
-    pub longest_wait: Option<Duration>,
-    /// How long one would wait that came now.
-    pub eta: Option<Duration>,
-    pub is_starting: bool,
 }

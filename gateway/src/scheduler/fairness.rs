@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// What a key has had counts half after this time.
-const HALF_LIFE: Duration = Duration::from_secs(60);
+const HALF_LIFE: Duration = Duration::from_mins(1);
 /// After so many half-lives the sums are brought down, before they could grow out of bounds.
 const HALF_LIVES_MAX: f64 = 64.0;
 /// Less than this is as good as nothing.
@@ -32,7 +32,7 @@ impl Service {
         if self.half_lives(now) > HALF_LIVES_MAX {
             self.bring_down(now);
         }
-        let weighed = tokens * self.half_lives(now).exp2();
+        let weighed = tokens * self.weight(now);
         match self.had.get_mut(key) {
             Some(had) => *had = (*had + weighed).max(0.0),
             None => drop(self.had.insert(key.clone(), weighed.max(0.0))),
@@ -44,11 +44,6 @@ impl Service {
         self.had.get(key).copied().unwrap_or(0.0)
     }
 
-    /// The same in tokens of this moment.
-    pub(super) fn tokens(&self, key: &str, now: Instant) -> f64 {
-        self.weighed(key) / self.half_lives(now).exp2()
-    }
-
     /// How much a token of now weighs.
     pub(super) fn weight(&self, now: Instant) -> f64 {
         self.half_lives(now).exp2()
@@ -56,7 +51,7 @@ impl Service {
 
     /// Forgets keys that have had next to nothing of late.
     pub(super) fn forget(&mut self, now: Instant) {
-        let least = FORGOTTEN_TOKENS * self.half_lives(now).exp2();
+        let least = FORGOTTEN_TOKENS * self.weight(now);
         self.had.retain(|_, had| *had >= least);
     }
 
@@ -86,7 +81,8 @@ mod tests {
         service.charge(&a, 100.0, start);
         service.charge(&b, 60.0, start + HALF_LIFE);
         assert!(service.weighed(&a) < service.weighed(&b), "100 of a minute ago are 50");
-        assert!((service.tokens(&a, start + HALF_LIFE) - 50.0).abs() < 1e-9);
+        let now = service.weighed(&a) / service.weight(start + HALF_LIFE);
+        assert!((now - 50.0).abs() < 1e-9);
         service.charge(&b, -60.0, start + HALF_LIFE);
         assert!(service.weighed(&b).abs() < 1e-9);
     }

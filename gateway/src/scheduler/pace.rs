@@ -27,17 +27,14 @@ impl Pace {
     /// Takes note of one answer, and of its tokens if they are known.
     pub(super) fn note(&mut self, model: &str, took: Duration, tokens: Option<u32>) {
         let seconds = took.as_secs_f64();
-        match self.means.get_mut(model) {
-            Some(mean) => {
-                mean.seconds += WEIGHT * (seconds - mean.seconds);
-                if let Some(tokens) = tokens {
-                    mean.tokens += WEIGHT * (f64::from(tokens) - mean.tokens);
-                }
+        if let Some(mean) = self.means.get_mut(model) {
+            mean.seconds += WEIGHT * (seconds - mean.seconds);
+            if let Some(tokens) = tokens {
+                mean.tokens += WEIGHT * (f64::from(tokens) - mean.tokens);
             }
-            None => {
-                let mean = Mean { seconds, tokens: tokens.map_or(ANSWER_TOKENS, f64::from) };
-                self.means.insert(model.to_owned(), mean);
-            }
+        } else {
+            let mean = Mean { seconds, tokens: tokens.map_or(ANSWER_TOKENS, f64::from) };
+            self.means.insert(model.to_owned(), mean);
         }
     }
 

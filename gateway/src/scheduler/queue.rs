@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::hive::WorkerInfo;
+use protocol::queen::{BandView, QueueLimit, QueueView, QueuedModel};
 use protocol::task::Priority;
 use protocol::worker::LoadStage;
 use protocol::{ApiError, ErrorCode};
@@ -12,14 +13,14 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use super::affinity::Affinity;
-use super::explain::{BandView, Decision, ModelView, QueueView};
+use super::explain::Decision;
 use super::fairness::Service;
 use super::line::{Line, Place, risen};
 use super::pace::Pace;
 use super::policy::{Choice, Why, choose};
-use super::roster::{Roster, SeatId};
+use super::roster::{Pool, Roster, SeatId};
 use super::starts::{Starts, Wanted};
-use super::{Demand, Effect, Load, Mode, StartPolicy, Started, TicketId, Used, Waiting, stopping};
+use super::{Bound, Demand, Effect, Load, Mode, StartPolicy, Started, TicketId, Used, Waiting, stopping};
 use crate::hives::{Fleet, NodeName};
 
 /// A full queue is worth asking again after this time at least, and after this at most.
@@ -511,8 +512,7 @@ impl Queue {
 
     /// What a person who waits for a model would like to know.
     fn narrate(&self, model: &str) -> Option<(String, Option<f32>)> {
-        let loading =
-            self.roster.pool(model).filter(|pool| pool.serving == 0).and_then(|pool| pool.loading());
+        let loading = self.roster.pool(model).filter(|pool| pool.serving == 0).and_then(Pool::loading);
         let Some(seat) = loading.and_then(|id| self.roster.seat(id)) else {
             return self.starts.is_under_way(model).then(|| (format!("starting a worker for {model}"), None));
         };
@@ -532,24 +532,31 @@ impl Queue {
             let held = self.held[usize::from(priority.band())];
             BandView { band: *priority, waiting: held.requests as u32, bytes: held.bytes as u64 }
         };
+        let ms = |duration: Duration| duration.as_millis() as u64;
         let model = |(model, line): (&String, &Line)| {
             let pool = self.roster.pool(model);
             let waiters = self.waiters.values().filter(|waiter| waiter.demand.model == *model);
-            ModelView {
+            let longest = waiters.map(|waiter| now.saturating_duration_since(waiter.since)).max();
+            QueuedModel {
                 model: model.clone(),
                 waiting: line.len(),
                 workers: pool.map_or(0, |pool| pool.serving),
                 slots_total: pool.map_or(0, |pool| pool.slots),
                 slots_taken: pool.map_or(0, |pool| pool.taken),
-                longest_wait: waiters.map(|waiter| now.saturating_duration_since(waiter.since)).max(),
-                eta: self.eta(model, line.len() + 1),
+                longest_wait_ms: longest.map_or(0, ms),
+                eta_ms: self.eta(model, line.len() + 1).map(ms),
                 is_starting: self.starts.is_under_way(model),
             }
         };
+        let Bound { requests, bytes } = self.policy.bounds.all;
+        let mut models: Vec<_> = self.lines.iter().map(model).collect();
+        models.sort_by(|one, other| one.model.cmp(&other.model));
         QueueView {
-            bands: Priority::ALL.iter().map(band).collect(),
-            models: self.lines.iter().map(model).collect(),
             running: self.leases.len() as u32,
+            waiting: self.depth(),
+            limit: QueueLimit { requests: requests as u64, bytes: bytes as u64 },
+            bands: Priority::ALL.iter().map(band).collect(),
+            models,
         }
     }
 }

@@ -11,10 +11,11 @@ use protocol::{ApiError, ErrorCode};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::policy::Why;
 use super::starts::Wanted;
 use super::{
     Bound, Bounds, Demand, Effect, Lease, Mode, Placement, Scheduler, StartPolicy, Started, Ticket,
-    TicketEvent, Used, Why,
+    TicketEvent, Used,
 };
 use crate::hives::{Fleet, NodeName};
 use protocol::task::Priority;
@@ -374,7 +375,7 @@ fn a_failed_worker_is_avoided_while_there_is_another() {
     let beginnings: Arc<[u64]> = [1].into();
     let failed = first.worker.id.clone();
     drop(first);
-    let again = Demand { avoid, beginnings, ..demand("k") };
+    let again = Demand { beginnings, avoid, ..demand("k") };
     let second = granted(&mut bench.ask(again.clone(), &fleet).unwrap());
     assert_ne!(second.worker.id, failed);
     let alone = super::tests::fleet(vec![worker(failed.as_str(), WorkerState::Idle, 1)]);

@@ -5,7 +5,6 @@ use std::time::Duration;
 use protocol::openai::chat::{
     ChatCompletionRequest, ChatMessage, Content, ContentPart, MessageToolCall, ResponseFormat, Role,
 };
-use protocol::task::Priority;
 use protocol::worker::{Constraint, ExecuteRequest, Message, ToolCall};
 use protocol::{ApiError, ErrorCode};
 use serde_json::{Map, Value};
@@ -13,8 +12,8 @@ use tokio::time::Instant;
 
 use super::tools::{is_name, offered_tools};
 use super::{
-    CallersNames, InferenceRequest, TOP_LOGPROBS_MAX, checked, logit_bias, metadata, refuse_first, seed,
-    stop_strings, unsupported, within,
+    CallersNames, InferenceRequest, TOP_LOGPROBS_MAX, band, checked, logit_bias, metadata, refuse_first,
+    seed, stop_strings, unsupported, within,
 };
 use crate::scheduler::Placement;
 
@@ -68,8 +67,9 @@ pub fn chat_request(
         model: body.model,
         order: checked(order)?,
         names: NAMES,
-        priority: Priority::Interactive,
+        priority: band(body.service_tier.as_deref())?,
         placement: Placement::default(),
+        session: body.prompt_cache_key,
         deadline: timeout.map(|timeout| Instant::now() + timeout),
     })
 }

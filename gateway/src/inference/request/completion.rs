@@ -86,6 +86,7 @@ pub fn completion_order(
             names: NAMES,
             priority: Priority::Interactive,
             placement: Placement::default(),
+            session: None,
             deadline,
         }
     });

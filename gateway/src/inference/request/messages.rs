@@ -100,6 +100,7 @@ fn checked_message(
         names: NAMES,
         priority: Priority::Interactive,
         placement: Placement::default(),
+        session: None,
         deadline: timeout.map(|timeout| Instant::now() + timeout),
     };
     Ok((request, thoughts))

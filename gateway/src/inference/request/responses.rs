@@ -12,7 +12,6 @@ use protocol::openai::responses::{
     ChosenTool, Input, Item, Reasoning, Response, ResponseRequest, ResponseStatus, TextConfig, TextFormat,
     Tool, ToolChoice,
 };
-use protocol::task::Priority;
 use protocol::worker::{Constraint, ExecuteRequest};
 use protocol::{ApiError, ErrorCode};
 use serde_json::Value;
@@ -21,7 +20,8 @@ use tokio::time::Instant;
 use super::chat::{constraint, template_options};
 use super::tools::offered_tools;
 use super::{
-    CallersNames, InferenceRequest, TOP_LOGPROBS_MAX, checked, metadata, refuse_first, unsupported, within,
+    CallersNames, InferenceRequest, TOP_LOGPROBS_MAX, band, checked, metadata, refuse_first, unsupported,
+    within,
 };
 use crate::scheduler::Placement;
 
@@ -123,8 +123,9 @@ pub fn response_order(
         model: body.model.take().unwrap_or_default(),
         order: checked(order)?,
         names: NAMES,
-        priority: Priority::Interactive,
+        priority: band(body.service_tier.as_deref())?,
         placement: Placement::default(),
+        session: body.prompt_cache_key.clone(),
         deadline: timeout.map(|timeout| Instant::now() + timeout),
     };
     Ok(ResponseOrder { request, draft: draft(body, tools, reasoning, text), input })
@@ -150,7 +151,10 @@ fn draft(body: ResponseRequest, tools: Vec<Tool>, reasoning: Reasoning, text: Te
         prompt_cache_key: body.prompt_cache_key,
         reasoning,
         safety_identifier: body.safety_identifier,
-        service_tier: "default".to_owned(),
+        service_tier: match body.service_tier {
+            Some(tier) if tier != "auto" => tier,
+            _ => "default".to_owned(),
+        },
         store: body.store.unwrap_or(true),
         background: false,
         temperature: body.temperature.unwrap_or(1.0),

@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
-use protocol::task::{TaskKind, TaskRequest};
+use protocol::task::{PlacementMode, TaskKind, TaskPlacement, TaskRequest};
 use protocol::worker::{ExecuteRequest, Message, ToolChoice};
 use protocol::{ApiError, ErrorCode};
 use tokio::time::Instant;
 
 use super::{InferenceRequest, TOP_LOGPROBS_MAX, checked, refuse_first, within};
 use crate::hives::NodeName;
-use crate::scheduler::Placement;
+use crate::scheduler::{Mode, Placement};
+
+/// A session's name has this many bytes at most.
+const SESSION_BYTES_MAX: usize = 256;
 
 /// Checks a task; `default_model` answers where none is named.
 pub fn task_request(body: TaskRequest, default_model: &str) -> Result<InferenceRequest, ApiError> {
@@ -19,12 +22,12 @@ pub fn task_request(body: TaskRequest, default_model: &str) -> Result<InferenceR
     }
     let refused = [
         ("input", body.input.is_some(), "inputs that are neither a prompt nor messages"),
-        ("placement", body.placement.is_some(), "placement"),
         ("compliance", body.compliance.is_some(), "compliance modes"),
-        ("session_id", body.session_id.is_some(), "sessions"),
         ("n", body.n.is_some_and(|n| n != 1), "more or fewer answers to a task than one"),
     ];
     refuse_first(&refused)?;
+    within("session_id", body.session_id.as_ref().map(String::len), 1..=SESSION_BYTES_MAX)?;
+    let placement = placement(body.placement, body.node.as_deref())?;
     let (instruction, messages) = match (body.prompt, body.messages) {
         (Some(prompt), None) if !prompt.is_empty() => (Some(prompt), None),
         (Some(_), None) => return Err(ApiError::invalid("prompt", "'prompt' is empty.")),
@@ -75,9 +78,30 @@ pub fn task_request(body: TaskRequest, default_model: &str) -> Result<InferenceR
         order: checked(order)?,
         names: &[("instruction", "prompt")],
         priority: body.priority,
-        placement: body.node.as_deref().map(NodeName::from).map(Placement::on_node).unwrap_or_default(),
+        placement,
+        session: body.session_id,
         deadline: body.deadline_ms.map(|deadline_ms| Instant::now() + Duration::from_millis(deadline_ms)),
     })
+}
+
+/// A node of its own is the same as a pin on it.
+fn placement(placement: Option<TaskPlacement>, node: Option<&str>) -> Result<Placement, ApiError> {
+    let Some(TaskPlacement { mode, node: wanted, worker }) = placement else {
+        return Ok(node.map(NodeName::from).map(Placement::on_node).unwrap_or_default());
+    };
+    if node.is_some() {
+        return Err(ApiError::invalid("node", "Only one of 'node' and 'placement' can be given."));
+    }
+    let mode = match mode {
+        PlacementMode::Auto => Mode::Auto,
+        PlacementMode::Prefer => Mode::Prefer,
+        PlacementMode::Pin => Mode::Pin,
+    };
+    if wanted.is_none() && worker.is_none() && mode != Mode::Auto {
+        let message = "'placement' needs a 'node' or a 'worker' where its mode is not auto.";
+        return Err(ApiError::invalid("placement", message));
+    }
+    Ok(Placement { mode, node: wanted.as_deref().map(NodeName::from), worker })
 }
 
 fn known_roles(messages: Vec<Message>) -> Result<Vec<Message>, ApiError> {
@@ -116,7 +140,9 @@ mod tests {
             (json!({"prompt": "go", "n": 2}), "n"),
             (json!({"prompt": "go", "tools": [{"name": "f"}]}), "tools"),
             (json!({"prompt": "go", "tool_choice": "required"}), "tool_choice"),
-            (json!({"prompt": "go", "session_id": "s"}), "session_id"),
+            (json!({"prompt": "go", "session_id": ""}), "session_id"),
+            (json!({"prompt": "go", "placement": {"mode": "pin"}}), "placement"),
+            (json!({"prompt": "go", "placement": {"mode": "pin", "node": "n"}, "node": "m"}), "node"),
             (json!({"prompt": "go", "typical_p": 2}), "typical_p"),
         ] {
             assert_eq!(task(body.clone()).unwrap_err().param.as_deref(), Some(param), "{body}");

@@ -93,6 +93,12 @@ pub struct ChatCompletionRequest {
     pub reasoning_effort: Option<String>,
     /// Whether the answer is kept, to be asked for later; false if absent.
     pub store: Option<bool>,
+    /// The band of the queue: auto or default (interactive), priority (high) or flex (low).
+    #[serde(default)]
+    pub service_tier: Option<String>,
+    /// Requests with the same one go to the same worker while it has a free slot.
+    #[serde(default)]
+    pub prompt_cache_key: Option<String>,
     /// Up to 16 pairs that are kept with the answer; keys of up to 64 characters, values of up to 512.
     #[schema(value_type = Option<BTreeMap<String, String>>)]
     pub metadata: Option<Metadata>,

@@ -32,6 +32,9 @@ pub struct ResponseRequest {
     pub previous_response_id: Option<String>,
     /// Whether the response is kept, to be asked for and gone on from; true if absent.
     pub store: Option<bool>,
+    /// The band of the queue: auto or default (interactive), priority (high) or flex (low).
+    #[serde(default)]
+    pub service_tier: Option<String>,
     /// Up to 16 pairs that are kept with the response; keys of up to 64 characters, values of up to 512.
     #[schema(value_type = Option<BTreeMap<String, String>>)]
     pub metadata: Option<Metadata>,
