@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
@@ -39,17 +39,25 @@ pub trait Input: Clone {
     fn bytes(&self) -> Vec<u8>;
 }
 
-/// One target at a time: memory is counted for the whole process.
-static ALONE: Mutex<()> = Mutex::new(());
+/// Leave to run a target. Memory is counted for the whole process, so others do not even make their seeds meanwhile.
+pub struct Alone {
+    _guard: MutexGuard<'static, ()>,
+}
+
+/// Waits until no other target runs.
+pub fn alone() -> Alone {
+    static ALONE: Mutex<()> = Mutex::new(());
+    Alone { _guard: ALONE.lock().unwrap_or_else(PoisonError::into_inner) }
+}
 
 /// Runs a target, which answers what it made of its input, and fails if there is any finding.
 pub fn fuzz<I: Input>(
+    _alone: &Alone,
     name: &str,
     seeds: Vec<I>,
     limits: &Limits,
     target: impl Fn(&[u8]) -> Result<(), String>,
 ) {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let seconds: Option<u64> = std::env::var("RBEE_FUZZ_SECONDS").ok().map(|text| text.parse().unwrap());
     let seed = seconds.map_or(0, |_| fastrand::u64(..));
     let mut run =

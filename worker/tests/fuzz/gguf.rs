@@ -6,7 +6,7 @@ use fastrand::Rng;
 use worker::file::gguf::Header;
 use worker::text::architecture::Architecture;
 
-use crate::driver::{Input, Limits, fuzz};
+use crate::driver::{Input, Limits, alone, fuzz};
 use crate::mutate;
 
 const TEXT: u32 = 8;
@@ -269,20 +269,22 @@ const LIMITS: Limits = Limits { memory_factor: 32, memory_bytes: 64 << 10, time:
 
 #[test]
 fn gguf_headers_by_parts() {
+    let alone = alone();
     let seeds = ["llama", "qwen2", "qwen3", "gemma3"].map(family).to_vec();
     assert!(seeds.iter().all(|seed| read_all(&seed.bytes()).is_ok()), "the seeds are sound");
-    fuzz("gguf-parts", seeds, &LIMITS, read_all);
+    fuzz(&alone, "gguf-parts", seeds, &LIMITS, read_all);
 }
 
 #[test]
 fn gguf_headers_by_bytes() {
+    let alone = alone();
     let mut seeds: Vec<Vec<u8>> = ["llama", "gemma3"].map(|name| family(name).bytes()).to_vec();
     seeds.push(b"GGUF\x03\0\0\0".to_vec());
     // The real models' headers are megabytes of texts, so they join long runs only.
     if std::env::var_os("RBEE_FUZZ_SECONDS").is_some() {
         seeds.extend(real_headers());
     }
-    fuzz("gguf-bytes", seeds, &LIMITS, read_all);
+    fuzz(&alone, "gguf-bytes", seeds, &LIMITS, read_all);
 }
 
 /// The headers of the models that the other tests use, cut where the tensors begin.

@@ -6,7 +6,7 @@ use fastrand::Rng;
 use serde_json::json;
 use worker::file::safetensors::Header;
 
-use crate::driver::{Input, Limits, fuzz};
+use crate::driver::{Input, Limits, alone, fuzz};
 use crate::mutate::Json;
 
 /// A header as JSON, behind its length, before some data.
@@ -37,6 +37,7 @@ impl Input for File {
 
 #[test]
 fn safetensors_headers() {
+    let alone = alone();
     let file = |value, data_bytes| File { header: Json { value, noise: None }, claimed: None, data_bytes };
     let entry = |dtype: &str, dims: &[usize], from: usize, to: usize| json!({"dtype": dtype, "shape": dims, "data_offsets": [from, to]});
     let seeds = vec![
@@ -54,5 +55,5 @@ fn safetensors_headers() {
     assert!(seeds.iter().all(|seed| read(&seed.bytes()).is_ok()), "the seeds are sound");
     // A header's numbers are held in a form for any JSON before they are read as numbers.
     let limits = Limits { memory_factor: 64, memory_bytes: 64 << 10, time: Duration::from_millis(50) };
-    fuzz("safetensors", seeds, &limits, read);
+    fuzz(&alone, "safetensors", seeds, &limits, read);
 }

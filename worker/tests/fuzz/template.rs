@@ -7,7 +7,7 @@ use protocol::worker::{Message, Tool, ToolCall};
 use serde_json::{Map, json};
 use worker::text::template::{ChatTemplate, Conversation};
 
-use crate::driver::{Input, Limits, fuzz};
+use crate::driver::{Input, Limits, alone, fuzz};
 use crate::mutate;
 
 /// Pieces that templates are made of, the ones that loop, grow and recurse among them.
@@ -117,6 +117,7 @@ fn cut(source: &str) -> Source {
 
 #[test]
 fn chat_templates() {
+    let alone = alone();
     let chatml = "{% for m in messages %}{% if loop.first and m['role'] != 'system' %}{{ '<|im_start|>system\nHi<|im_end|>\n' }}\
         {% endif %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}\
         {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
@@ -154,7 +155,7 @@ fn chat_templates() {
     let options = Map::new();
     // The fuel of one rendering buys 128 MB of texts, of which some are there three times for a moment, and less than a second.
     let limits = Limits { memory_factor: 500, memory_bytes: 400 << 20, time: Duration::from_secs(2) };
-    fuzz("template", seeds, &limits, |bytes| {
+    fuzz(&alone, "template", seeds, &limits, |bytes| {
         let source = String::from_utf8_lossy(bytes);
         let template = ChatTemplate::compile(&source, "<s>", "</s>").map_err(|error| error.to_string())?;
         let conversation = Conversation { messages: &messages, tools: &tools, options: &options };

@@ -9,7 +9,7 @@ use worker::file::gguf::Header;
 use worker::text::tokenizer::{ControlTokens, Ends, Tokenizer};
 use worker::text::vocabulary::{Vocabulary, byte_alphabet};
 
-use crate::driver::{Input, Limits, fuzz};
+use crate::driver::{Input, Limits, alone, fuzz};
 use crate::gguf::{Draft, Value};
 use crate::mutate;
 
@@ -236,6 +236,7 @@ fn use_all(bytes: &[u8], texts: &[String]) -> Result<(), String> {
 
 #[test]
 fn tokenizer_metadata() {
+    let alone = alone();
     let texts = texts();
     let seeds = vec![byte_level(), sentence_piece()];
     for seed in &seeds {
@@ -243,5 +244,5 @@ fn tokenizer_metadata() {
     }
     // The texts that are encoded are a few kilobytes each, and a special token may match at each of their bytes.
     let limits = Limits { memory_factor: 100, memory_bytes: 8 << 20, time: Duration::from_millis(300) };
-    fuzz("tokenizer", seeds, &limits, |bytes| use_all(bytes, &texts));
+    fuzz(&alone, "tokenizer", seeds, &limits, |bytes| use_all(bytes, &texts));
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use worker::text::tokenizer::json::read;
 
-use crate::driver::{Input, Limits, fuzz};
+use crate::driver::{Input, Limits, alone, fuzz};
 use crate::mutate::Json;
 
 fn bpe() -> Value {
@@ -52,6 +52,7 @@ fn unigram() -> Value {
 
 #[test]
 fn tokenizer_json() {
+    let alone = alone();
     let seeds: Vec<Json> = [bpe(), word_piece(), unigram()].map(|value| Json { value, noise: None }).to_vec();
     let texts =
         ["Hello ab abab 12345 <|x|>  \n é日本", "", &"ab ".repeat(500), &" ".repeat(500)].map(str::to_owned);
@@ -59,7 +60,7 @@ fn tokenizer_json() {
         read(&seed.bytes()).unwrap();
     }
     let limits = Limits { memory_factor: 300, memory_bytes: 16 << 20, time: Duration::from_millis(300) };
-    fuzz("tokenizer-json", seeds, &limits, |bytes| {
+    fuzz(&alone, "tokenizer-json", seeds, &limits, |bytes| {
         let tokenizer = read(bytes).map_err(|error| error.to_string())?;
         for text in &texts {
             tokenizer.encode_fast(text.as_str(), false).map_err(|error| error.to_string())?;
