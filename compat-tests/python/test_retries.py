@@ -70,7 +70,9 @@ def test_a_full_queue_is_a_429_with_its_reasons(narrow_url):
     assert (error.code, error.type) == ("QUEUE_FULL", "rate_limit_error")
     headers = error.response.headers
     assert (headers["retry-after"], headers["retry-after-ms"], headers["x-should-retry"]) == ("1", "1000", "true")
-    assert "1 requests are waiting" in error.message
+    # Which bound was met, and how far.
+    assert "interactive_requests" in error.message and "1 requests with 0 KiB are waiting" in error.message
+    assert error.body["details"]["policy_label"] == "interactive_requests"
 
 
 def test_a_full_queue_is_asked_again_after_the_time_it_tells(narrow_url):
