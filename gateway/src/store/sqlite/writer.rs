@@ -117,10 +117,13 @@ impl Writer {
             for write in group.drain(..) {
                 let mut alone = [write];
                 let committed = self.apply(&mut alone).await;
-                alone.into_iter().for_each(|write| write.tell(&committed));
+                let [write] = alone;
+                write.tell(&committed);
             }
         } else {
-            group.drain(..).for_each(|write| write.tell(&committed));
+            for write in group.drain(..) {
+                write.tell(&committed);
+            }
         }
         if self.retention.is_too_much(&self.kept) {
             self.prune().await;

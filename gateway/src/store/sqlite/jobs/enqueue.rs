@@ -28,10 +28,12 @@ pub async fn enqueue(
     let mut verdicts = Vec::with_capacity(jobs.len());
     for job in jobs {
         // The first of two with one id is the one that was put.
-        verdicts.push(match inserted.remove(&job.id) {
-            true => Enqueued::New,
-            false => compare(job, &find(connection, job).await?),
-        });
+        let verdict = if inserted.remove(&job.id) {
+            Enqueued::New
+        } else {
+            compare(job, &find(connection, job).await?)
+        };
+        verdicts.push(verdict);
     }
     let mut verdicts = verdicts.into_iter();
     for write in writes {

@@ -44,7 +44,7 @@ pub async fn complete(
         // Of two that end one attempt the first is applied.
         let mut seen = HashSet::new();
         let (firsts, repeats): (Vec<_>, Vec<_>) =
-            rows.iter_mut().partition(|write| seen.insert(write.id.clone()));
+            rows.iter_mut().map(|write| &mut **write).partition(|write| seen.insert(write.id.clone()));
         let mut applied = apply(connection, holder, &firsts).await?;
         for bytes in applied.values() {
             kept.unfinished = kept.unfinished.saturating_sub(1);
@@ -63,7 +63,7 @@ pub async fn complete(
 async fn apply(
     connection: &mut SqliteConnection,
     holder: &str,
-    writes: &[&mut &mut Complete],
+    writes: &[&mut Complete],
 ) -> sqlx::Result<HashMap<String, i64>> {
     let mut query: QueryBuilder<Sqlite> = QueryBuilder::new(
         "WITH ends(id, attempt, state, finished_at_ms, bytes, result, decision, events) AS (",
