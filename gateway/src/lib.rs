@@ -11,7 +11,7 @@ mod inference;
 mod run;
 mod runtime_file;
 mod scheduler;
-mod store;
+pub mod store;
 mod tasks;
 
 pub use run::run;

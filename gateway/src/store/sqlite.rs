@@ -1,0 +1,80 @@
+//! The embedded database: one file, one writer, readers beside it.
+
+pub(super) mod jobs;
+pub(super) mod objects;
+mod retention;
+mod writer;
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::sqlite::{
+    SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool,
+    SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{ConnectOptions, SqlSafeStr};
+use tokio::sync::mpsc;
+
+pub use writer::Writer;
+
+use super::write::Write;
+use super::{Bounds, Signs};
+
+/// Reads at once.
+const READERS: u32 = 4;
+
+/// Opens the file, creating it or bringing its schema up to date.
+pub(super) async fn open(
+    path: &Path,
+    waiting: mpsc::Receiver<Write>,
+    bounds: Bounds,
+    signs: Arc<Signs>,
+) -> anyhow::Result<(SqlitePool, Writer)> {
+    let unusable = || format!("cannot open the database {}", path.display());
+    create_private(path).with_context(unusable)?;
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .pragma("temp_store", "MEMORY")
+        .busy_timeout(Duration::from_secs(5));
+    let reading = options.clone().read_only(true);
+    let writing = options
+        .journal_mode(SqliteJournalMode::Wal)
+        // Where a commit must outlive a crash of the machine, the writer asks for more.
+        .synchronous(SqliteSynchronous::Normal)
+        .auto_vacuum(SqliteAutoVacuum::Incremental)
+        // What is deleted is overwritten: it was said in confidence.
+        .pragma("secure_delete", "ON")
+        .pragma("journal_size_limit", "67108864");
+    let mut connection = writing.connect().await.with_context(unusable)?;
+    migrate(&mut connection)
+        .await
+        .with_context(|| format!("cannot bring the database {} up to date", path.display()))?;
+    let readers = SqlitePoolOptions::new().max_connections(READERS).connect_lazy_with(reading);
+    let writer = Writer::new(connection, waiting, bounds, signs).await.with_context(unusable)?;
+    Ok((readers, writer))
+}
+
+/// Only the queen's own user may read what callers said. The files that SQLite puts beside it take over its mode.
+fn create_private(path: &Path) -> anyhow::Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    Ok(())
+}
+
+async fn migrate(connection: &mut SqliteConnection) -> anyhow::Result<()> {
+    let step = |version, name: &'static str, sql: &'static str| {
+        Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+    };
+    let steps = vec![
+        step(1, "objects", include_str!("../../migrations/sqlite/0001_objects.sql")),
+        step(2, "jobs", include_str!("../../migrations/sqlite/0002_jobs.sql")),
+    ];
+    Ok(Migrator::with_migrations(steps).run(connection).await?)
+}
