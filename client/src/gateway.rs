@@ -3,8 +3,8 @@
 use protocol::JobId;
 use protocol::hive::WorkerList;
 use protocol::openai::models::ModelList;
-use protocol::queen::{PullRequest, QueenHealth};
-use protocol::task::{TaskAccepted, TaskRequest, TaskView};
+use protocol::queen::{PullRequest, QueenHealth, QueueView};
+use protocol::task::{JobDecision, TaskAccepted, TaskList, TaskPreview, TaskRequest, TaskView};
 
 use crate::hive::DownloadEvents;
 use crate::worker::TaskEvents;
@@ -49,6 +49,26 @@ impl GatewayClient {
     /// How a task stands.
     pub async fn task(&self, job_id: &JobId) -> Result<TaskView, Error> {
         self.0.get(&format!("/v2/tasks/{job_id}")).await
+    }
+
+    /// What would come of a task now; nothing is queued.
+    pub async fn preview(&self, request: &TaskRequest) -> Result<TaskPreview, Error> {
+        self.0.post("/v2/tasks/preview", request).await
+    }
+
+    /// The caller's tasks, the newest first; `query` is what stands behind the question mark.
+    pub async fn tasks(&self, query: &str) -> Result<TaskList, Error> {
+        self.0.get(&format!("/v2/tasks?{query}")).await
+    }
+
+    /// Who waits for what, and for how long.
+    pub async fn queue(&self) -> Result<QueueView, Error> {
+        self.0.get("/v2/queue").await
+    }
+
+    /// Why a task went where it went.
+    pub async fn decision(&self, job_id: &JobId) -> Result<JobDecision, Error> {
+        self.0.get(&format!("/v2/decisions/{job_id}")).await
     }
 
     /// A task's events from its first; they end with end or error.

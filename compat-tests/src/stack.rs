@@ -27,6 +27,7 @@ pub struct Stack {
     pub sandbox: Sandbox,
     /// Where the queen listens.
     pub url: String,
+    flags: Vec<String>,
     queen: Child,
     pid: ProcessId,
 }
@@ -40,28 +41,34 @@ impl Stack {
     /// A queen with these flags; she is ready and has a hive.
     pub async fn start_with(flags: &[&str]) -> Self {
         let sandbox = Sandbox::new().await;
-        std::fs::create_dir_all(sandbox.data_dir().join("logs")).unwrap();
-        let log = File::create(sandbox.data_dir().join("logs/queen.log")).unwrap();
-        let mut queen = sandbox
-            .command("queen-rbee")
-            .arg("daemon")
-            .args(flags)
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let (queen, url) = start_queen(&sandbox, &flags).await;
         let pid = queen.id().unwrap();
-        let mut lines = BufReader::new(queen.stdout.take().unwrap()).lines();
-        let line = timeout(PATIENCE, lines.next_line()).await.expect("the queen says nothing").unwrap();
-        let line = line.expect("the queen ended at her start");
-        let url = line.strip_prefix("listening on ").expect("the queen tells where she listens").to_owned();
-        let stack = Self { sandbox, url, queen, pid };
+        let stack = Self { sandbox, url, flags, queen, pid };
+        stack.hive_connected().await;
+        stack
+    }
+
+    /// Kills the queen as a power cut would, and starts another one on what she left.
+    pub async fn kill_and_restart(&mut self) {
+        self.signal_queen(Signal::KILL);
+        self.queen_ended(PATIENCE).await;
+        self.restart().await;
+    }
+
+    /// Starts another queen where one has ended.
+    pub async fn restart(&mut self) {
+        (self.queen, self.url) = start_queen(&self.sandbox, &self.flags).await;
+        self.pid = self.queen.id().unwrap();
+        self.hive_connected().await;
+    }
+
+    async fn hive_connected(&self) {
         eventually("the hive is connected", PATIENCE, async || {
-            let health = stack.client().health().await.ok()?;
+            let health = self.client().health().await.ok()?;
             (health.hives_connected > 0).then_some(())
         })
         .await;
-        stack
     }
 
     /// The queen's process.
@@ -121,4 +128,24 @@ impl Stack {
             .unwrap_or_else(|_| panic!("the queen runs after {within:?}"))
             .unwrap()
     }
+}
+
+/// A queen in this sandbox, and where she listens.
+async fn start_queen(sandbox: &Sandbox, flags: &[String]) -> (Child, String) {
+    std::fs::create_dir_all(sandbox.data_dir().join("logs")).unwrap();
+    let log =
+        File::options().create(true).append(true).open(sandbox.data_dir().join("logs/queen.log")).unwrap();
+    let mut queen = sandbox
+        .command("queen-rbee")
+        .arg("daemon")
+        .args(flags)
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(queen.stdout.take().unwrap()).lines();
+    let line = timeout(PATIENCE, lines.next_line()).await.expect("the queen says nothing").unwrap();
+    let line = line.expect("the queen ended at her start");
+    let url = line.strip_prefix("listening on ").expect("the queen tells where she listens").to_owned();
+    (queen, url)
 }

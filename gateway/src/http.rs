@@ -10,6 +10,7 @@ mod health;
 mod idempotency;
 mod models;
 mod openai;
+mod page;
 mod queue;
 mod stream;
 mod tasks;
@@ -89,7 +90,8 @@ fn openai_routes() -> Routes {
 /// rbee's own surface, and what clients of Cohere's service look for beside it.
 fn task_routes() -> Routes {
     OpenApiRouter::new()
-        .routes(routes!(tasks::submit))
+        .routes(routes!(tasks::submit, tasks::list))
+        .routes(routes!(tasks::preview))
         .routes(routes!(tasks::get, tasks::delete))
         .routes(routes!(tasks::cancel))
         .routes(routes!(tasks::events))

@@ -21,7 +21,7 @@ use protocol::{ApiError, ErrorCode};
 use tokio_util::sync::CancellationToken;
 
 use crate::hives::Hives;
-use crate::scheduler::Scheduler;
+use crate::scheduler::{Preview, Scheduler};
 
 pub use cache::{AnswerCache, Sharing};
 pub use call::Asked;
@@ -76,6 +76,12 @@ impl Inference {
         let ticket = self.scheduler.acquire(demand.clone())?;
         asker.clock.mark_routed();
         Ok(Run::new(self.clone(), Arc::new(request), demand, ticket, asker.clone()))
+    }
+
+    /// What would come of a request now; nothing is queued.
+    pub fn preview(&self, request: &InferenceRequest, asker: &Asker) -> Result<Preview, ApiError> {
+        let demand = demand::demand(self.model(&request.model, ModelKind::TextGen)?, request, asker);
+        self.scheduler.preview(&demand)
     }
 
     /// The catalogs' name of the model that a caller asks for, which must be made for what is asked.

@@ -51,21 +51,18 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     };
     let scheduler = Scheduler::start(hives.watch(), Arc::new(hives.clone()), policy, hives_stop.clone());
     let cold_start_wait = settings.cold_start_wait;
-    let jobs = Jobs::default();
-    let queen = Arc::new(Queen {
-        inference: Inference {
-            hives,
-            scheduler,
-            cut: cut.clone(),
-            names: Arc::new(settings.models.clone()),
-            cache: AnswerCache::new(settings.cache_bytes),
-            cold_start_wait,
-        },
-        jobs: jobs.clone(),
-        store,
-        started: Instant::now(),
-        stop: stop.clone(),
-    });
+    let inference = Inference {
+        hives,
+        scheduler,
+        cut: cut.clone(),
+        names: Arc::new(settings.models.clone()),
+        cache: AnswerCache::new(settings.cache_bytes),
+        cold_start_wait,
+    };
+    let jobs = Jobs::new(store.clone(), inference.clone(), stop.clone());
+    tokio::spawn(jobs.clone().run());
+    let queen =
+        Arc::new(Queen { inference, jobs: jobs.clone(), store, started: Instant::now(), stop: stop.clone() });
     let drain = Drain::new(stop.clone());
     let door = DoorSettings {
         token: settings.token.clone(),
@@ -90,8 +87,8 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         close_door.cancel();
     };
     tokio::join!(server, drained);
-    // Jobs without a reader hold no connection, and have the same grace.
-    jobs.ended_or(&cut).await;
+    // Jobs without a reader hold no connection. Those that run have the same grace; what has not ended goes back to the queue.
+    jobs.drained().await;
     // Nothing is written any more but what waits to be.
     store_stop.cancel();
     let _ = writer.await;

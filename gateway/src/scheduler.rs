@@ -13,6 +13,7 @@ mod histories;
 mod line;
 mod pace;
 mod policy;
+mod preview;
 mod queue;
 mod roster;
 mod starts;
@@ -38,6 +39,7 @@ use crate::hives::{Fleet, NodeName};
 
 pub use explain::Decision;
 use policy::Start;
+pub use preview::Preview;
 pub use ticket::{Lease, Ticket, TicketEvent, Waiting};
 
 use queue::{Admitted, Queue};
@@ -273,6 +275,13 @@ impl Scheduler {
             self.shared.news.notify_one();
         }
         Ok(Ticket::new(self.shared.clone(), admitted))
+    }
+
+    /// What would come of a demand now; nothing is taken in.
+    pub fn preview(&self, demand: &Demand) -> Result<Preview, ApiError> {
+        let fleet = self.shared.fleet.borrow().clone();
+        let now = Instant::now();
+        self.shared.lock().preview(demand, &fleet, now)
     }
 
     /// Who waits for what, and for how long.

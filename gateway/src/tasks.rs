@@ -1,243 +1,360 @@
-//! The jobs of /v2: each is a run of its own whose events are kept, so that many readers can follow it and come back.
+//! The jobs of /v2: durable work. A job is kept before it is acknowledged, and is run by whichever queen holds it: by
+//! the one that took it in, if she has room, or by one that claims it later. Its result is applied once, whoever dies
+//! meanwhile; its events are there for as many readers as like to follow it, and for those who come back.
 
-use std::collections::{HashMap, VecDeque};
+mod drive;
+mod follow;
+mod live;
+mod record;
+
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use futures::Stream;
-use protocol::events::{End, FinishReason, Timings, TokenUsage};
-use protocol::task::{DecisionView, Priority, TaskStatus, TaskView};
-use protocol::{ApiError, ErrorCode, JobId, TaskEvent};
-use tokio::sync::watch;
+use protocol::config::DEFAULT_CHAT_MODEL;
+use protocol::queen::TaskCounts;
+use protocol::task::{JobDecision, Priority, TaskPreview, TaskRequest, TaskStatus, TaskSummary, TaskView};
+use protocol::{ApiError, ErrorCode, JobId};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use crate::inference::{Parts, Run};
+use self::follow::Reader;
+use self::live::{Live, ended_by_owner};
+use crate::clock::unix_millis;
+use crate::inference::{Asker, Inference, InferenceRequest, Run, task_request};
+use crate::scheduler::Preview;
+use crate::store::{Enqueued, Idempotency, Job, JobKind, JobState, NewJob, Outcome, Page, Paged, Store};
 
-/// Ended jobs that are kept for readers, and their events in all; the oldest go first.
-const KEPT_JOBS: usize = 1000;
-const KEPT_EVENTS: usize = 500_000;
+pub use self::live::{EventId, Told};
 
-/// All jobs that can be asked for.
-#[derive(Clone, Default)]
+/// Jobs that one queen holds at most, and those of them that nobody waits for in person.
+const HELD: usize = 512;
+const HELD_OF_BATCHES: usize = 384;
+/// Jobs that are not ended, in all; more are refused.
+const UNFINISHED_MAX: u64 = 200_000;
+/// Whether a job that another queen holds has ended is looked for this often by who cancels it.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// A job that another queen holds ends within this time when it is cancelled, or is told of as it stands.
+const CANCELLED_WITHIN: Duration = Duration::from_secs(5);
+
+/// All jobs, and those that this queen holds.
+#[derive(Clone)]
 pub struct Jobs {
-    index: Arc<Mutex<Index>>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: Store,
+    inference: Inference,
+    held: Mutex<HashMap<JobId, Arc<Live>>>,
+    /// Wakes who claims when there is room.
+    room: Notify,
     running: TaskTracker,
+    /// Cancelled when no more is begun.
+    stop: CancellationToken,
 }
 
-#[derive(Default)]
-struct Index {
-    by_id: HashMap<JobId, Arc<Job>>,
-    /// Ended jobs, oldest first, each with the number of its events.
-    ended: VecDeque<(JobId, usize)>,
-    kept_events: usize,
+/// A task that was taken in, or had been.
+pub struct Submitted {
+    pub job_id: JobId,
+    /// Place in the queue.
+    pub position: u32,
+    pub eta: Option<Duration>,
+    pub is_new: IsNew,
 }
 
-/// One job.
-pub struct Job {
-    id: JobId,
-    model: String,
-    priority: Priority,
-    created_at_ms: u64,
-    /// What happened, in order; an event's id is its place. The value changes only by growing.
-    log: watch::Sender<Log>,
-    cancel: CancellationToken,
+/// Whether a submission made a job, or its key had made one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IsNew {
+    Yes,
+    No,
 }
 
-#[derive(Default)]
-struct Log {
-    events: Vec<TaskEvent>,
-    /// Why it went where it went.
-    decision: Option<DecisionView>,
-    finished_at_ms: Option<u64>,
+/// Which jobs are listed.
+#[derive(Debug, Default)]
+pub struct Filter {
+    pub status: Option<TaskStatus>,
+    pub model: Option<String>,
 }
 
 impl Jobs {
-    /// Takes a run and follows it to its end, whoever reads.
-    pub fn submit(&self, run: Run, priority: Priority) -> Arc<Job> {
-        let job = Arc::new(Job {
-            id: JobId::from(Uuid::new_v4().to_string()),
-            model: run.model().to_owned(),
-            priority,
-            created_at_ms: now_ms(),
-            log: watch::Sender::new(Log::default()),
-            cancel: CancellationToken::new(),
-        });
-        self.lock().by_id.insert(job.id.clone(), job.clone());
-        let (jobs, followed) = (self.clone(), job.clone());
-        self.running.spawn(async move {
-            followed.follow(run).await;
-            jobs.retire(&followed);
-        });
-        job
+    /// Jobs over this store, run by these machines, until `stop`.
+    pub fn new(store: Store, inference: Inference, stop: CancellationToken) -> Self {
+        let shared = Shared {
+            store,
+            inference,
+            held: Mutex::default(),
+            room: Notify::new(),
+            running: TaskTracker::new(),
+            stop,
+        };
+        Self { shared: Arc::new(shared) }
     }
 
-    /// The job with this id.
-    pub fn get(&self, id: &JobId) -> Result<Arc<Job>, ApiError> {
-        let job = self.lock().by_id.get(id).cloned();
-        job.ok_or_else(|| {
+    /// Takes in a task. It is kept when this returns.
+    pub async fn submit(
+        &self,
+        mut body: TaskRequest,
+        asker: &Asker,
+        key: Option<Idempotency>,
+    ) -> Result<Submitted, ApiError> {
+        let request = self.request(body.clone())?;
+        // Chosen here, so that another attempt says the same.
+        body.seed.get_or_insert_with(|| rand::random::<u64>() >> 11);
+        let id = JobId::from(Uuid::new_v4().to_string());
+        let now = unix_millis();
+        let model = self.shared.inference.names.shown(&request.model);
+        let mut job = NewJob {
+            id: id.to_string(),
+            kind: JobKind::Task,
+            owner: asker.caller.to_string(),
+            model,
+            band: body.priority.band(),
+            created_at_ms: now,
+            deadline_at_ms: body
+                .deadline_ms
+                .map(|deadline| now.saturating_add_unsigned(deadline.min(i64::MAX as u64 / 4))),
+            request: serde_json::to_string(&body).unwrap_or_default(),
+            idempotency: key,
+            group: None,
+            is_claimed: false,
+        };
+        let run = self.begin(&job, request, body.seed).await?;
+        job.is_claimed = run.is_some();
+        let (position, eta) = run.as_ref().map_or((0, None), Run::waiting);
+        match self.shared.store.enqueue(job.clone()).await? {
+            Enqueued::New => {
+                if let Some(run) = run {
+                    self.hold(claimed(job), Some(run));
+                }
+                Ok(Submitted { job_id: id, position, eta, is_new: IsNew::Yes })
+            }
+            Enqueued::Existing(job) => Ok(existing(&job)),
+            Enqueued::Conflict => Err(key_conflict()),
+        }
+    }
+
+    /// Whether a task could be served, and when; nothing is queued.
+    pub fn preview(&self, body: TaskRequest, asker: &Asker) -> Result<TaskPreview, ApiError> {
+        let request = self.request(body)?;
+        Ok(match self.shared.inference.preview(&request, asker) {
+            Ok(Preview { worker, why, position, eta }) => {
+                let (node, worker_id) = worker.unzip();
+                TaskPreview {
+                    feasible: true,
+                    reason: why.to_owned(),
+                    node: node.map(|node| node.to_string()),
+                    worker_id,
+                    queue_position: position,
+                    eta_ms: eta.map(|eta| eta.as_millis() as u64),
+                    error: None,
+                }
+            }
+            Err(error) => TaskPreview {
+                feasible: false,
+                reason: error.message.clone(),
+                node: None,
+                worker_id: None,
+                queue_position: 0,
+                eta_ms: None,
+                error: Some(error),
+            },
+        })
+    }
+
+    /// How a job stands.
+    pub async fn view(&self, owner: &str, id: &JobId) -> Result<TaskView, ApiError> {
+        let job = self.job(owner, id).await?;
+        record::view(&job, self.held(id).as_deref())
+    }
+
+    /// Why a job went where it went.
+    pub async fn decision(&self, owner: &str, id: &JobId) -> Result<JobDecision, ApiError> {
+        let job = self.job(owner, id).await?;
+        let live = self.held(id).and_then(|live| live.log().decision.clone());
+        let decision = live.or_else(|| record::decision(&job)).ok_or_else(|| {
+            let message = "The task waits; nothing was decided yet.";
+            ApiError::new(ErrorCode::NotFound, message).with_param("job_id")
+        })?;
+        Ok(JobDecision { job_id: id.to_string(), decision })
+    }
+
+    /// The jobs of an owner; `None` if the page begins after one that is not there.
+    pub async fn list(
+        &self,
+        owner: &str,
+        filter: &Filter,
+        page: &Page,
+    ) -> Result<Option<Paged<TaskSummary>>, ApiError> {
+        let store = &self.shared.store;
+        let state = filter.status.and_then(state);
+        let (mut entries, mut page) = (Vec::new(), page.clone());
+        let wanted = page.limit;
+        loop {
+            let jobs = store.jobs(owner, JobKind::Task, state, filter.model.as_deref(), &page).await?;
+            let Some(Paged { entries: jobs, has_more }) = jobs else { return Ok(None) };
+            page.after = jobs.last().map(|job| job.id.clone());
+            let held = |job: &Job| self.held(&JobId::from(job.id.as_str()));
+            let summaries = jobs.iter().map(|job| record::summary(job, held(job).as_deref()));
+            // The record of a job that is held does not tell whether it has a slot yet.
+            entries
+                .extend(summaries.filter(|entry| filter.status.is_none_or(|status| status == entry.status)));
+            if !has_more || entries.len() > wanted {
+                let has_more = has_more || entries.len() > wanted;
+                entries.truncate(wanted);
+                return Ok(Some(Paged { entries, has_more }));
+            }
+            if entries.len() == wanted {
+                return Ok(Some(Paged { entries, has_more }));
+            }
+        }
+    }
+
+    /// Ends a job; one that has ended stays as it is.
+    pub async fn cancel(&self, owner: &str, id: &JobId) -> Result<TaskView, ApiError> {
+        let job = self.job(owner, id).await?;
+        if let Some(live) = self.held(id) {
+            live.cancel.cancel();
+            live.over().await;
+        } else if !job.state.is_ended() {
+            let outcome = cancelled_in_queue(&job);
+            self.shared.store.cancel(owner, id.as_str(), unix_millis(), outcome).await?;
+            let ended = async {
+                while !self.job(owner, id).await?.state.is_ended() {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+                Ok::<_, ApiError>(())
+            };
+            let _ = tokio::time::timeout(CANCELLED_WITHIN, ended).await;
+        }
+        self.view(owner, id).await
+    }
+
+    /// A job's events, from its first or after the one that was seen last, to its end. The events of an attempt that
+    /// was given up are followed by those of the next one.
+    pub async fn events(
+        &self,
+        owner: &str,
+        id: &JobId,
+        last_seen: Option<EventId>,
+    ) -> Result<impl Stream<Item = Told> + Send + use<>, ApiError> {
+        self.job(owner, id).await?;
+        let reader = Reader::new(self.clone(), owner.to_owned(), id.clone(), last_seen);
+        Ok(futures::stream::unfold(reader, async |mut reader| reader.next().await.map(|told| (told, reader))))
+    }
+
+    /// How the jobs stand, in numbers.
+    pub async fn counts(&self) -> Result<TaskCounts, ApiError> {
+        let store = &self.shared.store;
+        let unfinished = store.unfinished().await?;
+        Ok(TaskCounts { unfinished, held: self.lock().len() as u64, fenced: store.fenced() })
+    }
+
+    /// Waits until what this queen holds has ended or is given back.
+    pub async fn drained(&self) {
+        self.shared.running.close();
+        self.shared.running.wait().await;
+    }
+
+    fn request(&self, body: TaskRequest) -> Result<InferenceRequest, ApiError> {
+        let names = &self.shared.inference.names;
+        task_request(body, names.default_model().unwrap_or(DEFAULT_CHAT_MODEL))
+    }
+
+    /// Gives a new job a place in this queen's queue if she has room for it; else checks that it can be served at all.
+    async fn begin(
+        &self,
+        job: &NewJob,
+        mut request: InferenceRequest,
+        seed: Option<u64>,
+    ) -> Result<Option<Run>, ApiError> {
+        request.order.seed = seed;
+        let asker = drive::asker(&job.id, &job.owner);
+        if self.has_room(request.priority) {
+            return self.shared.inference.run(request, &asker).map(Run::patient).map(Some);
+        }
+        let unfinished = self.shared.store.unfinished().await?;
+        if unfinished >= UNFINISHED_MAX {
+            let message = format!("The queue is full (tasks): {unfinished} tasks are not ended.");
+            return Err(ApiError::new(ErrorCode::QueueFull, message)
+                .with_retry_after_ms(5000)
+                .with_detail("policy_label", "tasks"));
+        }
+        match self.shared.inference.preview(&request, &asker) {
+            Err(error) if error.code != ErrorCode::QueueFull => Err(error),
+            _ => Ok(None),
+        }
+    }
+
+    fn has_room(&self, priority: Priority) -> bool {
+        let most = if priority.band() >= Priority::Batch.band() { HELD_OF_BATCHES } else { HELD };
+        self.lock().len() < most && !self.shared.stop.is_cancelled()
+    }
+
+    /// The record of an owner's job.
+    async fn job(&self, owner: &str, id: &JobId) -> Result<Job, ApiError> {
+        self.shared.store.job(owner, id.as_str()).await?.ok_or_else(|| {
             ApiError::new(ErrorCode::JobNotFound, "There is no job with this id.").with_param("job_id")
         })
     }
 
-    /// Waits until no job runs, or until those that do are cut.
-    pub async fn ended_or(&self, cut: &CancellationToken) {
-        self.running.close();
-        cut.run_until_cancelled(self.running.wait()).await;
+    fn held(&self, id: &JobId) -> Option<Arc<Live>> {
+        self.lock().get(id).cloned()
     }
 
-    fn retire(&self, job: &Job) {
-        let events = job.log.borrow().events.len();
-        let mut index = self.lock();
-        index.ended.push_back((job.id.clone(), events));
-        index.kept_events += events;
-        while index.ended.len() > KEPT_JOBS || (index.kept_events > KEPT_EVENTS && index.ended.len() > 1) {
-            let Some((oldest, events)) = index.ended.pop_front() else { break };
-            index.kept_events -= events;
-            index.by_id.remove(&oldest);
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Index> {
-        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<JobId, Arc<Live>>> {
+        self.shared.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Job {
-    /// Its id.
-    pub fn id(&self) -> &JobId {
-        &self.id
-    }
-
-    /// Ends the job; one that has ended stays as it is. Returns when the job has ended.
-    pub async fn cancel(&self) {
-        self.cancel.cancel();
-        // The sender lives as long as the job, so waiting cannot fail.
-        let _ = self.log.subscribe().wait_for(|log| log.finished_at_ms.is_some()).await;
-    }
-
-    /// How the job stands.
-    pub fn view(&self) -> TaskView {
-        let log = self.log.borrow();
-        let mut view = TaskView {
-            job_id: self.id.clone(),
-            status: TaskStatus::Queued,
-            model: self.model.clone(),
-            priority: self.priority,
-            seed: None,
-            worker_id: None,
-            decision: log.decision.clone(),
-            created_at_ms: self.created_at_ms,
-            finished_at_ms: log.finished_at_ms,
-            output: String::new(),
-            reasoning: String::new(),
-            tool_calls: Vec::new(),
-            finish_reason: None,
-            usage: None,
-            error: None,
-        };
-        log.events.iter().for_each(|event| tell(&mut view, event));
-        let mut parts = Parts::new(1);
-        log.events.iter().for_each(|event| parts.take(event));
-        if let Some(answer) = parts.choices.pop() {
-            (view.output, view.reasoning, view.tool_calls) =
-                (answer.text, answer.reasoning, answer.tool_calls);
-        }
-        view
-    }
-
-    /// Its events from this place on: those that happened, then live to the last.
-    pub fn events(self: &Arc<Self>, from: usize) -> impl Stream<Item = (u64, TaskEvent)> + Send + use<> {
-        let state = (self.log.subscribe(), from);
-        futures::stream::unfold(state, async |(mut log, place)| {
-            let event = log
-                .wait_for(|log| log.events.len() > place || log.finished_at_ms.is_some())
-                .await
-                .ok()?
-                .events
-                .get(place)
-                .cloned();
-            event.map(|event| ((place as u64, event), (log, place + 1)))
-        })
-    }
-
-    async fn follow(&self, mut run: Run) {
-        loop {
-            let event = tokio::select! {
-                biased;
-                () = self.cancel.cancelled() => TaskEvent::End(self.cancelled()),
-                event = run.next() => match event { Some(event) => event, None => break },
-            };
-            if let TaskEvent::Error(envelope) = &event {
-                tracing::info!(job_id = %self.id, error = %envelope.error, "a job failed");
-            }
-            let is_last = event.is_last();
-            self.log.send_modify(|log| {
-                if matches!(event, TaskEvent::Started(_)) {
-                    log.decision = run.decision().cloned();
-                }
-                log.events.push(event);
-                if is_last {
-                    log.finished_at_ms = Some(now_ms());
-                }
-            });
-            if is_last {
-                break;
-            }
-        }
-    }
-
-    fn cancelled(&self) -> End {
-        let log = self.log.borrow();
-        let tokens = log.events.iter().filter(|event| matches!(event, TaskEvent::Token(_))).count() as u32;
-        let prompt_tokens = log.events.iter().find_map(|event| match event {
-            TaskEvent::Started(started) => Some(started.prompt_tokens),
-            _ => None,
-        });
-        End {
-            done: true,
-            total_tokens: tokens,
-            finish_reason: FinishReason::Cancelled,
-            finish_reasons: Vec::new(),
-            stop_sequences: Vec::new(),
-            usage: TokenUsage {
-                prompt_tokens: prompt_tokens.unwrap_or(0),
-                completion_tokens: tokens,
-                ..TokenUsage::default()
-            },
-            timings: Timings::default(),
-        }
+/// The state of a record that a status stands for; one that waits may be held or not.
+const fn state(status: TaskStatus) -> Option<JobState> {
+    match status {
+        TaskStatus::Queued => None,
+        TaskStatus::Dispatched | TaskStatus::Running => Some(JobState::Running),
+        TaskStatus::Completed => Some(JobState::Completed),
+        TaskStatus::Failed => Some(JobState::Failed),
+        TaskStatus::Cancelled => Some(JobState::Cancelled),
     }
 }
 
-/// Adds to a view what an event tells of the task, its answer aside.
-fn tell(view: &mut TaskView, event: &TaskEvent) {
-    match event {
-        TaskEvent::Queued(_)
-        | TaskEvent::Narration(_)
-        | TaskEvent::Prompt(_)
-        | TaskEvent::Token(_)
-        | TaskEvent::Reasoning(_)
-        | TaskEvent::ToolCall(_) => {}
-        TaskEvent::Started(started) => {
-            view.status = TaskStatus::Running;
-            view.worker_id = Some(started.worker_id.clone());
-            view.seed = Some(started.seed);
-        }
-        TaskEvent::End(end) => {
-            let was_cancelled = end.finish_reason == FinishReason::Cancelled;
-            view.status = if was_cancelled { TaskStatus::Cancelled } else { TaskStatus::Completed };
-            view.finish_reason = Some(end.finish_reason);
-            view.usage = Some(end.usage);
-        }
-        TaskEvent::Error(envelope) => {
-            view.status = TaskStatus::Failed;
-            view.error = Some(envelope.error.clone());
-        }
+/// A new job as it is once it is kept and this queen has it.
+fn claimed(new: NewJob) -> Job {
+    Job {
+        id: new.id,
+        kind: new.kind,
+        owner: new.owner,
+        model: new.model,
+        band: new.band,
+        created_at_ms: new.created_at_ms,
+        deadline_at_ms: new.deadline_at_ms,
+        request: new.request,
+        state: JobState::Running,
+        attempt: 1,
+        started_at_ms: Some(new.created_at_ms),
+        finished_at_ms: None,
+        group: new.group,
+        decision: None,
+        result: None,
+        is_cancelling: false,
     }
 }
 
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+/// What those are told who use a key for something else.
+pub fn key_conflict() -> ApiError {
+    let message = "This Idempotency-Key was used for a request with another body.";
+    ApiError::new(ErrorCode::IdempotencyConflict, message).with_param("Idempotency-Key")
+}
+
+fn existing(job: &Job) -> Submitted {
+    Submitted { job_id: JobId::from(job.id.as_str()), position: 0, eta: None, is_new: IsNew::No }
+}
+
+/// What comes of a job that is cancelled before anyone has it.
+fn cancelled_in_queue(job: &Job) -> Outcome {
+    let live = Live::new(JobId::from(job.id.as_str()), job.attempt);
+    drive::outcome(job, &live, &ended_by_owner(0, 0))
 }

@@ -44,6 +44,11 @@ pub(crate) enum Command {
     /// See the processes that generate
     #[command(subcommand, visible_alias = "worker")]
     Workers(WorkersCommand),
+    /// See, follow and end the tasks that the queen keeps; they outlast her
+    #[command(subcommand, visible_alias = "task")]
+    Tasks(TasksCommand),
+    /// Tell who waits for what, and for how long
+    Queue,
     /// Print a completion script: rbee-keeper completions bash > /etc/bash_completion.d/rbee-keeper
     Completions {
         /// The shell that will read it
@@ -86,6 +91,43 @@ pub(crate) enum ModelsCommand {
 pub(crate) enum WorkersCommand {
     /// List all workers of all hives
     List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TasksCommand {
+    /// List tasks, the newest first
+    List(TaskListArgs),
+    /// Show one task: its state, where it ran and why, and its answer
+    Show {
+        /// The task's id
+        job_id: String,
+    },
+    /// Write a task's words to standard output, from its first on, until it ends
+    Follow {
+        /// The task's id
+        job_id: String,
+    },
+    /// End a task; one that has ended stays as it is
+    Cancel {
+        /// The task's id
+        job_id: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TaskListArgs {
+    /// Only tasks that are queued, dispatched, running, completed, failed or cancelled
+    #[arg(long)]
+    pub(crate) status: Option<String>,
+    /// Only tasks for this model
+    #[arg(long, value_name = "NAME")]
+    pub(crate) model: Option<String>,
+    /// Tasks at most, 1 to 100
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(crate) limit: u32,
+    /// Begin after the task with this id
+    #[arg(long, value_name = "ID")]
+    pub(crate) after: Option<String>,
 }
 
 #[derive(Debug, Args)]

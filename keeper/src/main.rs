@@ -48,6 +48,8 @@ async fn run(cli: Cli, output: Output) -> Result<ExitCode, Failure> {
             commands::models::pull(&settings()?, output, &model).await
         }
         Command::Workers(WorkersCommand::List) => commands::workers::list(&settings()?, output).await,
+        Command::Tasks(command) => commands::tasks::run(&settings()?, output, command).await,
+        Command::Queue => commands::tasks::queue(&settings()?, output).await,
         Command::Completions { shell } => commands::completions(shell),
     }
 }

@@ -80,6 +80,19 @@ pub struct QueueView {
     pub bands: Vec<BandView>,
     /// What waits for each model.
     pub models: Vec<QueuedModel>,
+    /// The tasks of /v2, which outlast this server.
+    pub tasks: TaskCounts,
+}
+
+/// How the tasks of /v2 stand.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TaskCounts {
+    /// Tasks that have not ended, in all.
+    pub unfinished: u64,
+    /// Of these, those that this server has taken; they wait for a slot or have one.
+    pub held: u64,
+    /// Ends of tasks that came too late, since another server had taken them over, and were refused.
+    pub fenced: u64,
 }
 
 /// What may wait.

@@ -265,6 +265,55 @@ pub struct TaskAccepted {
     pub events_url: String,
 }
 
+/// Answer of POST /v2/tasks/preview: what would come of a task now. Nothing was queued.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TaskPreview {
+    /// Whether it would be taken in.
+    pub feasible: bool,
+    /// Why it would go where it would go, or what it would wait for: a reason of [`DecisionView::why`], `queue` or
+    /// `cold_start`. If it is not feasible, why not, in a sentence.
+    pub reason: String,
+    /// The machine that has a free slot for it.
+    pub node: Option<String>,
+    /// The worker that has a free slot for it.
+    pub worker_id: Option<WorkerId>,
+    /// Its place in the queue; 0 if a slot is free, and if it is not feasible.
+    pub queue_position: u32,
+    /// How long it would wait, in milliseconds, if there is ground for an estimate.
+    pub eta_ms: Option<u64>,
+    /// What its submission would be answered with, if it is not feasible.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ApiError>,
+}
+
+/// Answer of GET /v2/tasks: some of the caller's tasks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TaskList {
+    /// The tasks, without their answers.
+    pub tasks: Vec<TaskSummary>,
+    /// Whether there are more; `after` with the last one's id asks for them.
+    pub has_more: bool,
+}
+
+/// One task of a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TaskSummary {
+    /// The task's id.
+    pub job_id: JobId,
+    /// Where it is in its life.
+    pub status: TaskStatus,
+    /// The model that answers.
+    pub model: String,
+    /// The band it waits in.
+    pub priority: Priority,
+    /// Which attempt it is in; the first is 1, and 0 is none yet.
+    pub attempt: u32,
+    /// Milliseconds since 1970.
+    pub created_at_ms: u64,
+    /// Milliseconds since 1970.
+    pub finished_at_ms: Option<u64>,
+}
+
 /// Answer of GET /v2/tasks/{job_id} and of cancel.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TaskView {
@@ -276,6 +325,8 @@ pub struct TaskView {
     pub model: String,
     /// The band it waits in.
     pub priority: Priority,
+    /// Which attempt it is in; the first is 1, and 0 is none yet. Another one is begun when a queen that had it ends or dies.
+    pub attempt: u32,
     /// The seed in force, once a worker has it.
     pub seed: Option<u64>,
     /// The worker that took it.

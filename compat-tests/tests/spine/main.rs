@@ -8,6 +8,7 @@
 )]
 
 mod disconnect;
+mod durable;
 mod keeper;
 mod leaks;
 mod relay;

@@ -9,10 +9,10 @@ use axum::response::{IntoResponse, Response};
 use futures::Stream;
 
 /// One event. JSON holds no raw line breaks, so the data is always one line.
-pub fn sse_event(name: &str, id: Option<u64>, data: &str) -> Event {
+pub fn sse_event(name: &str, id: Option<&str>, data: &str) -> Event {
     let event = Event::default().event(name).data(data);
     match id {
-        Some(id) => event.id(id.to_string()),
+        Some(id) => event.id(id),
         None => event,
     }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::fmt::Write;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -19,11 +20,14 @@ use daemon::auth::Caller;
 use daemon::http::Failure;
 use http_body::Frame;
 use protocol::{ApiError, ErrorCode};
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::asking;
+use crate::store::Idempotency;
+use crate::tasks::key_conflict;
 
 /// An answer of more bytes is not kept.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
@@ -33,6 +37,9 @@ const KEPT_FOR: Duration = Duration::from_hours(24);
 /// Who says nothing of a deadline waits so long for another's answer.
 const LONGEST_WAIT: Duration = Duration::from_mins(10);
 const KEY_BYTES_MAX: usize = 255;
+
+/// Where keys are kept with what they made.
+const DURABLE: [&str; 2] = ["/v2/tasks", "/v1/batches"];
 
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
@@ -115,14 +122,12 @@ pub(super) async fn replay(
     request: Request,
     inside: impl AsyncFnOnce(Request) -> Response,
 ) -> Response {
-    let Some(key) = request.headers().get("idempotency-key").filter(|_| request.method() == Method::POST)
-    else {
-        return inside(request).await;
+    let is_ours = request.method() == Method::POST && !DURABLE.contains(&request.uri().path());
+    let key = match key(request.headers()) {
+        Ok(Some(key)) if is_ours => key,
+        Ok(_) => return inside(request).await,
+        Err(error) => return Failure(error).into_response(),
     };
-    if key.is_empty() || key.len() > KEY_BYTES_MAX {
-        let message = format!("The header Idempotency-Key must have 1 to {KEY_BYTES_MAX} bytes.");
-        return Failure(ApiError::invalid("Idempotency-Key", message)).into_response();
-    }
     let patience = match asking::timeout(request.headers()) {
         Ok(timeout) => timeout.unwrap_or(LONGEST_WAIT),
         Err(error) => return Failure(error).into_response(),
@@ -151,12 +156,39 @@ pub(super) async fn replay(
                 }
             }
             Known::Differs => {
-                let message = "This Idempotency-Key was used for a request with another body.";
-                let error = ApiError::new(ErrorCode::IdempotencyConflict, message);
-                return Failure(error.with_param("Idempotency-Key")).into_response();
+                return Failure(key_conflict()).into_response();
             }
         }
     }
+}
+
+/// The key of a request, if it bears one.
+fn key(headers: &HeaderMap) -> Result<Option<&HeaderValue>, ApiError> {
+    let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
+    if key.is_empty() || key.len() > KEY_BYTES_MAX {
+        let message = format!("The header Idempotency-Key must have 1 to {KEY_BYTES_MAX} bytes.");
+        return Err(ApiError::invalid("Idempotency-Key", message));
+    }
+    Ok(Some(key))
+}
+
+/// The key of a request whose answer is in the store, where it outlasts this process.
+pub(super) fn durable_key(
+    headers: &HeaderMap,
+    body: &impl Serialize,
+) -> Result<Option<Idempotency>, ApiError> {
+    let Some(key) = key(headers)? else { return Ok(None) };
+    let body = serde_json::to_vec(body).unwrap_or_default();
+    let digest = hash(&[&body]).iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    });
+    Ok(Some(Idempotency { key: String::from_utf8_lossy(key.as_bytes()).into_owned(), digest }))
+}
+
+/// Tells that this was answered before.
+pub(super) fn mark_replayed(response: &mut Response) {
+    response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
 }
 
 fn hash(parts: &[&[u8]]) -> Hash {
@@ -172,7 +204,7 @@ impl Answer {
     fn replay(&self) -> Response {
         let body = self.bytes.concat();
         let mut response = (self.status, self.headers.clone(), body).into_response();
-        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+        mark_replayed(&mut response);
         response
     }
 }

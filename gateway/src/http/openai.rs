@@ -4,7 +4,6 @@ pub(super) mod chat;
 pub(super) mod completions;
 pub(super) mod embeddings;
 pub(super) mod models;
-mod page;
 pub(super) mod rerank;
 pub(super) mod responses;
 pub(super) mod tokens;

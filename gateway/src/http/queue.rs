@@ -3,17 +3,20 @@
 use daemon::http::{Failure, Json, Path};
 use protocol::queen::QueueView;
 use protocol::task::JobDecision;
-use protocol::{ApiError, ErrorCode, ErrorEnvelope, JobId};
+use protocol::{ErrorEnvelope, JobId};
 
 use super::State;
+use super::asking::Asking;
 
 /// Who waits for what, and for how long.
 #[utoipa::path(
     get, path = "/v2/queue", operation_id = "get_queue", tag = "queue",
     responses((status = 200, description = "The answer", body = QueueView))
 )]
-pub(super) async fn queue(queen: State) -> Json<QueueView> {
-    Json(queen.inference.scheduler.view())
+pub(super) async fn queue(queen: State) -> Result<Json<QueueView>, Failure> {
+    let mut view = queen.inference.scheduler.view();
+    view.tasks = queen.jobs.counts().await?;
+    Ok(Json(view))
 }
 
 /// Why a task went where it went.
@@ -25,10 +28,10 @@ pub(super) async fn queue(queen: State) -> Json<QueueView> {
         (status = 404, description = "There is no such thing, or it waits", body = ErrorEnvelope),
     )
 )]
-pub(super) async fn decision(queen: State, Path(job_id): Path<JobId>) -> Result<Json<JobDecision>, Failure> {
-    let view = queen.jobs.get(&job_id)?.view();
-    let decision = view.decision.ok_or_else(|| {
-        ApiError::new(ErrorCode::NotFound, "The task waits; nothing was decided yet.").with_param("job_id")
-    })?;
-    Ok(Json(JobDecision { job_id: job_id.to_string(), decision }))
+pub(super) async fn decision(
+    queen: State,
+    asking: Asking,
+    Path(job_id): Path<JobId>,
+) -> Result<Json<JobDecision>, Failure> {
+    Ok(Json(queen.jobs.decision(&asking.asker.caller, &job_id).await?))
 }

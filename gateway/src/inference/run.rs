@@ -37,7 +37,7 @@ pub struct Run {
     phase: Phase,
     attempts: u32,
     decision: Option<DecisionView>,
-    waits_until: Instant,
+    waits_until: Option<Instant>,
 }
 
 enum Phase {
@@ -64,7 +64,7 @@ impl Run {
             phase: Phase::Waiting(ticket),
             attempts: 0,
             decision: None,
-            waits_until: Instant::now() + LONGEST_WAIT,
+            waits_until: Some(Instant::now() + LONGEST_WAIT),
         }
     }
 
@@ -88,12 +88,21 @@ impl Run {
         self.inference.cold_start_wait
     }
 
-    /// Place in the queue; 0 once it has left it.
-    pub fn queue_position(&self) -> u32 {
+    /// Place in the queue, 0 once it has left it; and how long it waits, if that can be told.
+    pub fn waiting(&self) -> (u32, Option<Duration>) {
         match &self.phase {
-            Phase::Waiting(ticket) => ticket.position(),
-            _ => 0,
+            Phase::Waiting(ticket) => {
+                let waiting = ticket.waiting();
+                (waiting.position, waiting.eta)
+            }
+            _ => (0, None),
         }
+    }
+
+    /// The same, and it waits until its deadline if it has one, and as long as it takes if it has none.
+    pub fn patient(mut self) -> Self {
+        self.waits_until = None;
+        self
     }
 
     /// The next event; `None` after the last. May be cancelled without losing any.
@@ -103,7 +112,7 @@ impl Run {
         }
         let cut = self.inference.cut.clone();
         let is_streaming = matches!(self.phase, Phase::Streaming(_));
-        let patience = (!is_streaming).then_some(self.waits_until);
+        let patience = self.waits_until.filter(|_| !is_streaming);
         let until = self.request.deadline.into_iter().chain(patience).min();
         let event = tokio::select! {
             event = self.step() => event,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::hive::WorkerInfo;
-use protocol::queen::{BandView, QueueLimit, QueueView, QueuedModel};
+use protocol::queen::{BandView, QueueLimit, QueueView, QueuedModel, TaskCounts};
 use protocol::task::Priority;
 use protocol::worker::LoadStage;
 use protocol::{ApiError, ErrorCode};
@@ -63,6 +63,21 @@ pub(super) enum Admitted {
     Waits { id: TicketId, waiting: watch::Receiver<Waiting>, outcome: oneshot::Receiver<Outcome> },
 }
 
+/// How a demand stands that was not taken in yet.
+pub(super) enum Look {
+    /// This slot is free for it.
+    Seat(SeatId, Why),
+    /// So many are served before it.
+    Behind { ahead: u32, served: Served },
+}
+
+/// What a demand would wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Served {
+    AfterOthers,
+    AfterStart,
+}
+
 /// A slot that was given out.
 struct Granted {
     seat: SeatId,
@@ -76,7 +91,7 @@ struct Granted {
 
 /// What waits, by number and by size.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Held {
+pub(super) struct Held {
     requests: usize,
     bytes: usize,
 }
@@ -95,9 +110,9 @@ impl Held {
 
 pub(super) struct Queue {
     policy: StartPolicy,
-    is_closed: bool,
+    pub(super) is_closed: bool,
     last_id: TicketId,
-    roster: Roster,
+    pub(super) roster: Roster,
     affinity: Affinity,
     service: Service,
     pace: Pace,
@@ -166,24 +181,16 @@ impl Queue {
         if self.is_closed {
             return Err(stopping());
         }
-        self.roster.take_over(fleet, now);
-        let line = self.lines.get(&demand.model);
-        let ahead = line.map_or(0, |line| line.ahead(&demand.key, demand.priority.band(), &self.service));
-        match choose(&demand, &self.roster, &self.affinity) {
-            // A slot that has just become free is for those who wait for it.
-            Choice::Seat(seat, why) if ahead == 0 => {
+        let ahead = match self.look(&demand, fleet, now)? {
+            Look::Seat(seat, why) => {
                 let id = self.next_id();
                 let Some(grant) = self.grant(id, seat, why, &demand, Duration::ZERO, now) else {
                     return Err(stopping());
                 };
                 return Ok(Admitted::Served { id, grant });
             }
-            Choice::Impossible(error) => return Err(error),
-            Choice::Nobody => {
-                self.starts.possible(&Wanted::of(&demand), &self.roster, &self.policy)?;
-            }
-            Choice::Seat(..) | Choice::Wait => {}
-        }
+            Look::Behind { ahead, .. } => ahead,
+        };
         let eta = self.eta(&demand.model, ahead + 1);
         in_time(eta, demand.deadline, now)?;
         self.make_room(&demand)?;
@@ -209,8 +216,35 @@ impl Queue {
         Ok(Admitted::Waits { id, waiting, outcome })
     }
 
+    /// Whether a demand could have a slot at once, or how many are before it; an error if it never could have one.
+    pub(super) fn look(&mut self, demand: &Demand, fleet: &Fleet, now: Instant) -> Result<Look, ApiError> {
+        self.roster.take_over(fleet, now);
+        let line = self.lines.get(&demand.model);
+        let ahead = line.map_or(0, |line| line.ahead(&demand.key, demand.priority.band(), &self.service));
+        match choose(demand, &self.roster, &self.affinity) {
+            // A slot that has just become free is for those who wait for it.
+            Choice::Seat(seat, why) if ahead == 0 => Ok(Look::Seat(seat, why)),
+            Choice::Impossible(error) => Err(error),
+            Choice::Nobody => {
+                self.starts.possible(&Wanted::of(demand), &self.roster, &self.policy)?;
+                Ok(Look::Behind { ahead, served: Served::AfterStart })
+            }
+            Choice::Seat(..) | Choice::Wait => Ok(Look::Behind { ahead, served: Served::AfterOthers }),
+        }
+    }
+
     /// Refuses what there is no room for, unless something of less weight can go for it.
     fn make_room(&mut self, demand: &Demand) -> Result<(), ApiError> {
+        let Some((label, all)) = self.crowded(demand) else { return Ok(()) };
+        let is_full_for_all = matches!(&*label, "requests" | "bytes");
+        if is_full_for_all && demand.priority != Priority::Background && self.shed(demand.bytes, all) {
+            return Ok(());
+        }
+        Err(self.full(&demand.model, &label, all))
+    }
+
+    /// The bound that a demand would break, with what waits in all.
+    pub(super) fn crowded(&self, demand: &Demand) -> Option<(String, Held)> {
         let bounds = &self.policy.bounds;
         let own = self.held[usize::from(demand.priority.band())];
         let all = self.held.iter().fold(Held::default(), |all, held| Held {
@@ -228,13 +262,9 @@ impl Queue {
         } else if all.bytes + demand.bytes > bounds.all.bytes {
             "bytes".to_owned()
         } else {
-            return Ok(());
+            return None;
         };
-        let is_full_for_all = matches!(&*label, "requests" | "bytes");
-        if is_full_for_all && demand.priority != Priority::Background && self.shed(demand.bytes, all) {
-            return Ok(());
-        }
-        Err(self.full(&demand.model, &label, all))
+        Some((label, all))
     }
 
     /// Refuses the newest of the background work for something more urgent; false if that does not make enough room.
@@ -255,7 +285,7 @@ impl Queue {
         true
     }
 
-    fn full(&self, model: &str, label: &str, all: Held) -> ApiError {
+    pub(super) fn full(&self, model: &str, label: &str, all: Held) -> ApiError {
         let message = format!(
             "The queue is full ({label}): {} requests with {} KiB are waiting.",
             all.requests,
@@ -282,7 +312,7 @@ impl Queue {
         self.lines.entry(model.to_owned()).or_default()
     }
 
-    fn eta(&self, model: &str, place: u32) -> Option<Duration> {
+    pub(super) fn eta(&self, model: &str, place: u32) -> Option<Duration> {
         self.pace.wait(model, place, self.roster.pool(model).map_or(0, |pool| pool.slots))
     }
 
@@ -557,12 +587,17 @@ impl Queue {
             limit: QueueLimit { requests: requests as u64, bytes: bytes as u64 },
             bands: Priority::ALL.iter().map(band).collect(),
             models,
+            tasks: TaskCounts::default(),
         }
     }
 }
 
 /// Refuses who would be served too late.
-fn in_time(eta: Option<Duration>, deadline: Option<Instant>, now: Instant) -> Result<(), ApiError> {
+pub(super) fn in_time(
+    eta: Option<Duration>,
+    deadline: Option<Instant>,
+    now: Instant,
+) -> Result<(), ApiError> {
     let (Some(eta), Some(deadline)) = (eta, deadline) else { return Ok(()) };
     let left = deadline.saturating_duration_since(now);
     if eta <= left {

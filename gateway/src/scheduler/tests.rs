@@ -223,7 +223,7 @@ fn who_waits_is_told_the_place_and_who_does_not_has_none() {
     let fleet = fleet(vec![worker("w", WorkerState::Idle, 1)]);
     let bench = Bench::new(10);
     let mut first = bench.acquire(Priority::Interactive, &fleet).unwrap();
-    assert_eq!(first.position(), 0);
+    assert_eq!(first.waiting().position, 0);
     bench.settle(&fleet);
     let lease = outcome(&mut first).unwrap().unwrap();
     let mut second = bench.acquire(Priority::Interactive, &fleet).unwrap();
@@ -231,11 +231,11 @@ fn who_waits_is_told_the_place_and_who_does_not_has_none() {
     bench.settle(&fleet);
     let news = second.next().now_or_never().expect("the first place is news to who waits in it");
     assert!(matches!(news, TicketEvent::Waiting(waiting) if waiting.position == 1));
-    assert_eq!((second.position(), third.position()), (1, 2));
+    assert_eq!((second.waiting().position, third.waiting().position), (1, 2));
     drop(lease);
     bench.settle(&fleet);
     assert!(outcome(&mut second).is_some());
-    assert_eq!(third.position(), 1);
+    assert_eq!(third.waiting().position, 1);
 }
 
 #[test]
@@ -260,7 +260,7 @@ fn a_key_that_floods_does_not_delay_one_that_asks_once() {
     let mut running = granted(&mut bench.ask(demand("flood"), &fleet).unwrap());
     let mut flood: Vec<_> = (0..1000).map(|_| bench.ask(demand("flood"), &fleet).unwrap()).collect();
     let mut once = bench.ask(demand("once"), &fleet).unwrap();
-    assert_eq!(once.position(), 1, "it has had nothing");
+    assert_eq!(once.waiting().position, 1, "it has had nothing");
     running.note_used(Used { prompt_tokens: 10, answer_tokens: 20 });
     drop(running);
     bench.settle(&fleet);

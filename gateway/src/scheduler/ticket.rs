@@ -53,11 +53,11 @@ impl Ticket {
         Self { hold: Some(Hold { id, shared, used: None }), state }
     }
 
-    /// The place at this moment; 0 if a slot was free.
-    pub fn position(&self) -> u32 {
+    /// How it waits at this moment; its place is 0 if a slot was free.
+    pub fn waiting(&self) -> Waiting {
         match &self.state {
-            State::Waits { waiting, .. } => waiting.borrow().position,
-            State::Served(_) | State::Settled => 0,
+            State::Waits { waiting, .. } => waiting.borrow().clone(),
+            State::Served(_) | State::Settled => Waiting::default(),
         }
     }
 

@@ -30,7 +30,9 @@ pub(super) async fn events(State(app): State<App>, headers: HeaderMap) -> Respon
     let after = text(headers::LAST_EVENT_ID).filter(|_| is_ours).and_then(|number| number.parse().ok());
     let events = Arc::clone(&app.board)
         .follow(after)
-        .filter_map(async |(number, event)| Some(sse_event(event.name(), Some(number), &event.data().ok()?)))
+        .filter_map(async |(number, event)| {
+            Some(sse_event(event.name(), Some(&number.to_string()), &event.data().ok()?))
+        })
         .take_until(app.closing.cancelled_owned());
     event_stream(events, KEEP_ALIVE)
 }

@@ -10,8 +10,8 @@ use protocol::openai::chat::{
 use protocol::{ApiError, ErrorEnvelope};
 
 use super::super::super::State;
-use super::super::page::{self, Parameters, parameter};
 use super::super::{not_kept, read_kept};
+use crate::http::page::{self, Parameters, parameter};
 use crate::inference::metadata;
 use crate::store::{Kind, Object, Order};
 

@@ -9,9 +9,9 @@ use protocol::openai::responses::{self, Item, ResponseDeleted, ResponseInputItem
 use protocol::{ApiError, ErrorCode, ErrorEnvelope};
 
 use super::super::super::State;
-use super::super::page::{self, Parameters, parameter};
 use super::super::{not_kept, read_kept};
 use super::conversation::{conversation, no_conversation};
+use crate::http::page::{self, Parameters, parameter};
 use crate::inference::check_includes;
 use crate::store::{Kind, Object, Order};
 

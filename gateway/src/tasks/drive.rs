@@ -1,0 +1,252 @@
+//! What happens to the jobs that this queen holds: they are claimed, run, tried again where the fault was ours, and
+//! settled or given back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder, Retryable};
+use protocol::events::Narration;
+use protocol::{ApiError, ErrorCode, JobId, TaskEvent};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::live::Live;
+use super::{HELD, Jobs, record};
+use crate::clock::unix_millis;
+use crate::inference::{Asker, Clock, Run};
+use crate::store::{Job, Outcome};
+
+/// A job whose worker failed is run so often in all by one queen.
+const TRIES: usize = 5;
+/// A job without a deadline that nothing can serve is kept waiting so long.
+const UNSERVED_MAX: Duration = Duration::from_hours(1);
+/// Jobs to claim and to cancel are looked for this often, whether or not anyone tells of them.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Jobs are claimed in portions, so that several queens share them.
+const CLAIMED_AT_ONCE: usize = 128;
+
+/// What became of a run.
+enum End {
+    /// By its last event.
+    Event(TaskEvent),
+    /// This queen ends; the job does not.
+    Left,
+}
+
+impl Jobs {
+    /// Claims jobs as long as there is room for them, and ends those that were cancelled elsewhere, until told to stop.
+    pub async fn run(self) {
+        let stop = self.shared.stop.clone();
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        let work = self.shared.store.work();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = look.tick() => self.end_cancelled().await,
+                () = work.notified() => {}
+                () = self.shared.room.notified() => {}
+            }
+            self.claim().await;
+        }
+    }
+
+    async fn claim(&self) {
+        loop {
+            let room = HELD.saturating_sub(self.lock().len()).min(CLAIMED_AT_ONCE);
+            if room == 0 || self.shared.stop.is_cancelled() {
+                return;
+            }
+            let jobs = match self.shared.store.claim(room as u32).await {
+                Ok(jobs) => jobs,
+                Err(error) => return tracing::warn!(%error, "no jobs could be claimed"),
+            };
+            let is_all = jobs.len() < room;
+            for job in jobs {
+                self.hold(job, None);
+            }
+            if is_all {
+                return;
+            }
+        }
+    }
+
+    async fn end_cancelled(&self) {
+        match self.shared.store.cancelling().await {
+            Ok(ids) => {
+                for id in ids {
+                    if let Some(live) = self.held(&JobId::from(id)) {
+                        live.cancel.cancel();
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, "it is not known which jobs to cancel"),
+        }
+    }
+
+    /// Runs a job that this queen has claimed.
+    pub(super) fn hold(&self, job: Job, run: Option<Run>) {
+        let live = Arc::new(Live::new(JobId::from(job.id.as_str()), job.attempt));
+        self.lock().insert(live.id.clone(), live.clone());
+        let jobs = self.clone();
+        self.shared.running.spawn(async move {
+            match jobs.end_of(&job, &live, run).await {
+                End::Event(event) => jobs.settle(&job, &live, event).await,
+                End::Left => jobs.give_back(&live).await,
+            }
+            // Who asks from now on is told by the record; who reads goes on with it.
+            jobs.lock().remove(&live.id);
+            live.close();
+            jobs.shared.room.notify_one();
+        });
+    }
+
+    /// Runs a job until it has an end, be it a bad one.
+    async fn end_of(&self, job: &Job, live: &Live, mut run: Option<Run>) -> End {
+        let mut pauses = pauses();
+        let mut unserved_since = None;
+        let mut tries = 0;
+        loop {
+            let begun = match run.take() {
+                Some(run) => Ok(run),
+                None => self.begin_again(job),
+            };
+            let error = match begun {
+                Ok(run) => {
+                    unserved_since = None;
+                    tries += 1;
+                    match self.follow(live, run).await {
+                        End::Event(TaskEvent::Error(envelope))
+                            if is_ours(&envelope.error) && tries < TRIES =>
+                        {
+                            envelope.error
+                        }
+                        end => return end,
+                    }
+                }
+                Err(error) => {
+                    let since = *unserved_since.get_or_insert_with(Instant::now);
+                    let is_late = job.deadline_at_ms.is_some_and(|at| at <= unix_millis());
+                    if is_late || !may_be_served_later(&error) || since.elapsed() > UNSERVED_MAX {
+                        return End::Event(TaskEvent::Error(error.into()));
+                    }
+                    error
+                }
+            };
+            let pause = pauses.next().unwrap_or(Duration::from_secs(16));
+            tracing::info!(job_id = %live.id, %error, ?pause, "a job is tried again");
+            let message = format!("Trying again in {:.0} s: {}", pause.as_secs_f64().ceil(), error.message);
+            live.tell(TaskEvent::Narration(Narration { message, progress: None }), None);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = live.cancel.cancelled() => return End::Event(live.cancelled()),
+                () = self.shared.stop.cancelled() => return End::Left,
+            }
+        }
+    }
+
+    fn begin_again(&self, job: &Job) -> Result<Run, ApiError> {
+        let mut body = record::body(job)?;
+        if let Some(at) = job.deadline_at_ms {
+            body.deadline_ms = Some((at - unix_millis()).max(0) as u64);
+        }
+        let request = self.request(body)?;
+        self.shared.inference.run(request, &asker(&job.id, &job.owner)).map(Run::patient)
+    }
+
+    /// Follows a run to its last event, which is not told yet.
+    async fn follow(&self, live: &Live, mut run: Run) -> End {
+        let mut has_started = false;
+        loop {
+            let event = tokio::select! {
+                biased;
+                () = live.cancel.cancelled() => return End::Event(live.cancelled()),
+                // What runs has a grace; what waits does as well elsewhere, or later.
+                () = self.shared.stop.cancelled(), if !has_started => return End::Left,
+                event = run.next() => event,
+            };
+            match event {
+                None => return End::Left,
+                Some(TaskEvent::Error(envelope)) if envelope.error.code == ErrorCode::ShuttingDown => {
+                    return End::Left;
+                }
+                Some(event) if event.is_last() => return End::Event(event),
+                Some(event) => {
+                    has_started |= matches!(event, TaskEvent::Started(_));
+                    live.tell(event, run.decision());
+                }
+            }
+        }
+    }
+
+    /// Keeps what came of a job, and then tells it: what readers were told stays true.
+    async fn settle(&self, job: &Job, live: &Live, last: TaskEvent) {
+        if let TaskEvent::Error(envelope) = &last {
+            tracing::info!(job_id = %live.id, error = %envelope.error, "a job failed");
+        }
+        let outcome = outcome(job, live, &last);
+        let complete = || self.shared.store.complete(live.id.as_str(), live.attempt, outcome.clone());
+        // Who cannot keep it loses the lease in the end, and the job is run again.
+        match complete.retry(pauses_builder().with_max_times(6)).await {
+            Ok(true) => live.tell(last, None),
+            Ok(false) => {
+                tracing::warn!(job_id = %live.id, attempt = live.attempt, "a job's end came too late: it is another's");
+            }
+            Err(error) => tracing::error!(job_id = %live.id, %error, "a job's end could not be kept"),
+        }
+    }
+
+    async fn give_back(&self, live: &Live) {
+        if let Err(error) = self.shared.store.release(live.id.as_str(), live.attempt).await {
+            tracing::warn!(job_id = %live.id, %error, "a job could not be given back");
+        }
+    }
+}
+
+/// Who asks for a job: its owner, long after the request that brought it.
+pub(super) fn asker(job_id: &str, owner: &str) -> Asker {
+    let correlation_id = if job_id.is_empty() { Uuid::new_v4().to_string() } else { job_id.to_owned() };
+    Asker {
+        correlation_id: correlation_id.into(),
+        caller: owner.into(),
+        may_share: false,
+        clock: Clock::start(),
+    }
+}
+
+/// What comes of a job by the events of this attempt and its last one.
+pub(super) fn outcome(job: &Job, live: &Live, last: &TaskEvent) -> Outcome {
+    let mut view = record::blank(job);
+    record::add_events(&mut view, live, Some(last));
+    view.finished_at_ms = Some(unix_millis() as u64);
+    record::outcome(&view, live, last)
+}
+
+fn pauses_builder() -> ExponentialBuilder {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(500))
+        .with_max_delay(Duration::from_secs(16))
+        .with_factor(2.0)
+        .with_jitter()
+}
+
+fn pauses() -> ExponentialBackoff {
+    pauses_builder().without_max_times().build()
+}
+
+/// Whether a run that failed so says something about our machines and not about the job.
+fn is_ours(error: &ApiError) -> bool {
+    matches!(
+        error.code,
+        ErrorCode::WorkerLost
+            | ErrorCode::WorkerMismatch
+            | ErrorCode::WorkerShuttingDown
+            | ErrorCode::HiveUnavailable
+            | ErrorCode::ModelLoading
+            | ErrorCode::AllSlotsBusy
+    )
+}
+
+/// Whether what cannot be served now may be later.
+fn may_be_served_later(error: &ApiError) -> bool {
+    is_ours(error) || matches!(error.code, ErrorCode::QueueFull | ErrorCode::NoWorkerAvailable)
+}
