@@ -125,6 +125,3 @@ impl Store {
 fn undecodable(what: String) -> sqlx::Error {
     sqlx::Error::Decode(what.into())
 }
-
-#[cfg(test)]
-mod tests;
