@@ -41,8 +41,8 @@ run: ## Build in release and start everything in the foreground; ARGS="--port 0"
 
 test: test-rust test-python test-node ## Run all tests; fetches what they need first
 
-test-rust: programs $(MODEL_FILES) ## Run the Rust tests, among them those with async-openai
-	$(TEST_ENVIRONMENT) cargo test --workspace
+test-rust: programs $(MODEL_FILES) ## Run the Rust tests, among them those with async-openai, beside a PostgreSQL server of their own
+	$(TEST_ENVIRONMENT) compat-tests/postgres.sh cargo test --workspace
 
 test-python: programs $(MODEL_FILES) $(VENV)/.complete ## Run the official Python SDKs against the real programs
 	cd compat-tests/python && $(TEST_ENVIRONMENT) $(VENV)/bin/python -m pytest $(ARGS)

@@ -1,6 +1,6 @@
 //! How many durable tasks a second a store takes: each is enqueued, acknowledged when it is on disk, and completed.
 //!
-//! `cargo run --release --package queen-rbee --example store -- [--tasks N] [--callers N] [--request-bytes N]`
+//! `cargo run --release --package queen-rbee --example store -- [--database URL] [--tasks N] [--callers N] [--request-bytes N]`
 
 #![expect(clippy::print_stdout, reason = "a measurement is printed")]
 
@@ -10,13 +10,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Parser;
-use gateway::store::{Bounds, Enqueued, JobKind, JobState, NewJob, Outcome, Store};
+use gateway::store::{Bounds, Enqueued, JobKind, JobState, Location, NewJob, Outcome, Store};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// Measures durable tasks a second.
 #[derive(Debug, Clone, Parser)]
 struct Args {
+    /// An empty PostgreSQL database; without one a file in the working directory is measured, and removed
+    #[arg(long)]
+    database: Option<String>,
     /// Tasks of each run
     #[arg(long, default_value_t = 100_000)]
     tasks: u64,
@@ -36,7 +39,11 @@ async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let folder = tempfile::tempdir_in(".")?;
     let bounds = Bounds { age: Duration::from_hours(24), objects: 1_000_000, bytes: 4 << 30 };
-    let (store, writer) = Store::open(&folder.path().join("queen.db"), bounds).await?;
+    let location = match &args.database {
+        Some(url) => Location::postgres(url)?,
+        None => Location::Sqlite(folder.path().join("queen.db")),
+    };
+    let (store, writer) = Store::open(&location, bounds).await?;
     let stop = CancellationToken::new();
     let writer = tokio::spawn(writer.run(stop.clone()));
     run("enqueue as claimed, complete", &store, &args, held).await?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -15,7 +15,7 @@ use protocol::worker::Backend;
 use serde::Deserialize;
 
 use crate::inference::ModelNames;
-use crate::store::Bounds;
+use crate::store::{Bounds, Location};
 
 /// Objects that are kept for callers at most, and their bytes in all.
 const KEPT_OBJECTS: u64 = 1_000_000;
@@ -87,6 +87,10 @@ pub struct DaemonArgs {
     /// Seconds that a call without streaming waits for a model to load [default: 60]
     #[arg(long, env = "RBEE_COLD_START_SECONDS", value_name = "SECONDS")]
     pub cold_start_seconds: Option<u64>,
+    /// PostgreSQL server that several queens may share, as in postgres://USER@HOST:PORT/DATABASE; DATABASE_URL is heeded
+    /// too [default: the file queen.db in the data directory]
+    #[arg(long, env = "RBEE_DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    pub database_url: Option<String>,
     /// Days for which stored responses and chat completions are kept [default: 30]
     #[arg(long, env = "RBEE_RETENTION_DAYS", value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36500))]
     pub retention_days: Option<u32>,
@@ -138,6 +142,7 @@ struct Section {
     queue_mb: Option<usize>,
     pinned_models: Vec<String>,
     cold_start_seconds: Option<u64>,
+    database_url: Option<String>,
     retention_days: Option<u32>,
     drain_seconds: Option<u64>,
     cache_mb: Option<u64>,
@@ -176,6 +181,8 @@ pub struct Settings {
     pub queue_bytes: usize,
     pub pinned_models: Vec<String>,
     pub cold_start_wait: Duration,
+    /// Where it is kept what must outlast the queen.
+    pub database: Location,
     /// How long and how much is kept for callers.
     pub kept: Bounds,
     pub drain_grace: Duration,
@@ -197,8 +204,11 @@ impl Settings {
             // A year is as good as for ever, and can be reckoned with.
             Duration::from_secs(flag.or(file).unwrap_or(default).min(365 * 24 * 3600))
         };
+        let data_dir = common.data_dir().context("no data directory")?;
+        let database = args.database_url.or_else(database_of_environment).or(section.database_url);
         Ok(Self {
-            data_dir: common.data_dir().context("no data directory")?,
+            database: database.map_or_else(|| Ok(own_database(&data_dir)), |url| Location::postgres(&url))?,
+            data_dir,
             config_file: common.config.clone(),
             log_level: common.log_level.clone().or(section.log_level).unwrap_or_else(|| "info".to_owned()),
             log_flag: common.log_level.clone(),
@@ -236,6 +246,16 @@ impl Settings {
             parent: if args.exit_with_parent { Parent::HoldsStdin } else { Parent::None },
         })
     }
+}
+
+/// The queen's own file.
+pub fn own_database(data_dir: &Path) -> Location {
+    Location::Sqlite(data_dir.join("queen.db"))
+}
+
+/// DATABASE_URL is a name that many programs share: another database than ours is not meant for us.
+fn database_of_environment() -> Option<String> {
+    std::env::var("DATABASE_URL").ok().filter(|url| Location::is_postgres(url))
 }
 
 fn alias(setting: &str) -> Result<(String, String), String> {

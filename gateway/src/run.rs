@@ -35,7 +35,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let stop = daemon::shutdown::watch(settings.parent)?;
     let lock = runtime_file::lock(&settings.data_dir)?;
     let store_stop = CancellationToken::new();
-    let (store, writer) = Store::open(&settings.data_dir.join("queen.db"), settings.kept).await?;
+    let (store, writer) = Store::open(&settings.database, settings.kept).await?;
     let writer = tokio::spawn(writer.run(store_stop.clone()));
     let (listener, address) = daemon::serve::bind(settings.bind, settings.port).await?;
     let hives_stop = CancellationToken::new();

@@ -1,30 +1,34 @@
 //! What must outlast the queen: what callers asked to be kept, and durable work. SQL stands here and nowhere else in this
 //! crate.
 //!
-//! Reads go to a pool of connections that cannot write. Writes go through a bounded channel to the one [`Writer`], which
+//! Reads go to a pool of connections that cannot write. Writes go through a bounded channel to the [`Writer`], which
 //! commits in groups; whoever writes waits for the commit. So an answer whose last event is held back until then can be
 //! asked for as soon as it was told, and there is no second place to look in.
+//!
+//! There are two databases behind it, a file and a server, each with the SQL that suits it, and one set of tests.
 
 mod error;
 mod jobs;
+mod location;
 mod objects;
 mod page;
+mod postgres;
 mod sqlite;
 mod write;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use sqlx::sqlite::SqlitePool;
 use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
 
 pub use error::StoreError;
 pub use jobs::{Enqueued, GroupCounts, Idempotency, Job, JobKind, JobState, NewJob, Outcome};
+pub use location::Location;
 pub use objects::{Kind, Object};
 pub use page::{Order, Page, Paged};
-pub use sqlite::Writer;
 
 /// Writes that wait for the writer at most; more wait for a place.
 const QUEUED_WRITES: usize = 4096;
@@ -41,6 +45,40 @@ pub struct Store {
 #[derive(Clone)]
 enum Backend {
     Sqlite(SqlitePool),
+    Postgres(postgres::Readers),
+}
+
+/// Asks whichever database it is by the function of the same name.
+macro_rules! ask {
+    ($store:ident, $room:ident::$question:ident($($argument:expr),*)) => {
+        match &$store.backend {
+            $crate::store::Backend::Sqlite(readers) => {
+                $crate::store::sqlite::$room::$question(readers, $($argument),*).await
+            }
+            $crate::store::Backend::Postgres(readers) => {
+                $crate::store::postgres::$room::$question(readers, $($argument),*).await
+            }
+        }
+    };
+}
+use ask;
+
+/// Runs for as long as the store is used.
+pub struct Writer(Writes);
+
+enum Writes {
+    Sqlite(Box<sqlite::Writer>),
+    Postgres(Box<postgres::Writer>),
+}
+
+impl Writer {
+    /// Writes until told to stop, and then what is still waiting to be written.
+    pub async fn run(self, stop: CancellationToken) {
+        match self.0 {
+            Writes::Sqlite(writer) => writer.run(stop).await,
+            Writes::Postgres(writer) => writer.run(stop).await,
+        }
+    }
 }
 
 /// What the writer lets be known without being asked.
@@ -67,17 +105,23 @@ pub struct Bounds {
 
 impl Store {
     /// Opens the database, creating it or bringing its schema up to date. Nothing is written until the writer runs.
-    pub async fn open(path: &Path, bounds: Bounds) -> anyhow::Result<(Self, Writer)> {
+    pub async fn open(location: &Location, bounds: Bounds) -> anyhow::Result<(Self, Writer)> {
         let (writes, waiting) = mpsc::channel(QUEUED_WRITES);
         let signs = Arc::new(Signs::default());
-        let (readers, writer) = sqlite::open(path, waiting, bounds, signs.clone()).await?;
-        Ok((Self { backend: Backend::Sqlite(readers), writes, signs }, writer))
+        let (backend, writer) = match location {
+            Location::Sqlite(path) => {
+                let (readers, writer) = sqlite::open(path, waiting, bounds, signs.clone()).await?;
+                (Backend::Sqlite(readers), Writes::Sqlite(Box::new(writer)))
+            }
+            Location::Postgres(options) => {
+                let (readers, writer) = postgres::open(options, waiting, bounds, signs.clone()).await?;
+                (Backend::Postgres(readers), Writes::Postgres(Box::new(writer)))
+            }
+        };
+        Ok((Self { backend, writes, signs }, Writer(writer)))
     }
 }
 
 fn undecodable(what: String) -> sqlx::Error {
     sqlx::Error::Decode(what.into())
 }
-
-#[cfg(test)]
-mod tests;

@@ -106,6 +106,7 @@ error_codes! {
     WorkerShuttingDown "WORKER_SHUTTING_DOWN" 503 ServiceUnavailable true "Retry; another worker will answer."
     ShuttingDown "SHUTTING_DOWN" 503 ServiceUnavailable true "Retry when the server is back."
     HiveUnavailable "HIVE_UNAVAILABLE" 503 ServiceUnavailable true "Start the hive, or check the connection to it."
+    DatabaseUnavailable "DATABASE_UNAVAILABLE" 503 ServiceUnavailable true "Retry after the time given; the server's log tells why."
     Timeout "TIMEOUT" 504 ServerError false "Allow more time, or ask for fewer tokens."
     InsufficientDisk "INSUFFICIENT_DISK" 507 ServerError false "Free disk space, then retry."
     InsufficientMemory "INSUFFICIENT_MEMORY" 507 ServerError false "Stop other workers or use a smaller model."

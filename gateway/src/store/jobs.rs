@@ -11,7 +11,7 @@ use protocol::{ApiError, ErrorCode, ErrorEnvelope};
 use tokio::sync::Notify;
 
 use super::write::{Reply, Write};
-use super::{Backend, Page, Paged, Store, StoreError, sqlite, undecodable};
+use super::{Backend, Page, Paged, Store, StoreError, ask, postgres, undecodable};
 use crate::clock::unix_millis;
 
 /// A job whose queen died as often as this is not given to another one: it may be what kills them.
@@ -350,23 +350,17 @@ impl Store {
 
     /// Running jobs of this queen that are to be cancelled.
     pub async fn cancelling(&self) -> Result<Vec<String>, StoreError> {
-        match &self.backend {
-            Backend::Sqlite(readers) => sqlite::jobs::cancelling(readers).await,
-        }
+        ask!(self, jobs::cancelling())
     }
 
     /// One job.
     pub async fn job(&self, owner: &str, id: &str) -> Result<Option<Job>, StoreError> {
-        match &self.backend {
-            Backend::Sqlite(readers) => sqlite::jobs::job(readers, owner, id).await,
-        }
+        ask!(self, jobs::job(owner, id))
     }
 
     /// What happened in a job that has ended, one JSON a line.
     pub async fn job_events(&self, owner: &str, id: &str) -> Result<Option<String>, StoreError> {
-        match &self.backend {
-            Backend::Sqlite(readers) => sqlite::jobs::job_events(readers, owner, id).await,
-        }
+        ask!(self, jobs::job_events(owner, id))
     }
 
     /// An owner's jobs of a kind, without what was asked and what came of it. `None` if the page begins after a job that is
@@ -379,9 +373,7 @@ impl Store {
         model: Option<&str>,
         page: &Page,
     ) -> Result<Option<Paged<Job>>, StoreError> {
-        match &self.backend {
-            Backend::Sqlite(readers) => sqlite::jobs::jobs(readers, owner, kind, state, model, page).await,
-        }
+        ask!(self, jobs::jobs(owner, kind, state, model, page))
     }
 
     /// The jobs of a group by their lines, whole.
@@ -391,25 +383,20 @@ impl Store {
         after_line: Option<u32>,
         limit: u32,
     ) -> Result<Vec<Job>, StoreError> {
-        match &self.backend {
-            Backend::Sqlite(readers) => sqlite::jobs::group(readers, group, after_line, limit).await,
-        }
+        ask!(self, jobs::group(group, after_line, limit))
     }
 
     /// How many jobs of a group are where.
     pub async fn group_counts(&self, group: &str) -> Result<GroupCounts, StoreError> {
-        match &self.backend {
-            Backend::Sqlite(readers) => sqlite::jobs::group_counts(readers, group).await,
-        }
+        ask!(self, jobs::group_counts(group))
     }
 
-    /// How many jobs are queued or running. It is counted and not asked for, so it costs nothing.
-    #[expect(
-        clippy::unused_async,
-        reason = "where there are several queens the database may have to be asked"
-    )]
+    /// How many jobs are queued or running, of all queens. It is counted as they come and go, and so costs next to nothing.
     pub async fn unfinished(&self) -> Result<u64, StoreError> {
-        Ok(self.signs.unfinished.load(Ordering::Relaxed))
+        match &self.backend {
+            Backend::Sqlite(_) => Ok(self.signs.unfinished.load(Ordering::Relaxed)),
+            Backend::Postgres(readers) => postgres::jobs::unfinished(readers).await,
+        }
     }
 
     /// Wakes when there may be something to claim. One task of a queen waits on it.

@@ -3,7 +3,7 @@
 use protocol::openai::metadata::Metadata;
 
 use super::write::{Reply, Write};
-use super::{Backend, Page, Paged, Store, StoreError, sqlite};
+use super::{Page, Paged, Store, StoreError, ask};
 
 /// Responses of one conversation at most, and their bytes: whatever is read is in memory at once.
 pub(super) const LONGEST_CONVERSATION: u32 = 1000;
@@ -124,9 +124,7 @@ impl Store {
 
     /// One object.
     pub async fn get(&self, owner: &str, kind: Kind, id: &str) -> Result<Option<Object>, StoreError> {
-        match &self.backend {
-            Backend::Sqlite(readers) => sqlite::objects::get(readers, owner, kind, id).await,
-        }
+        ask!(self, objects::get(owner, kind, id))
     }
 
     /// The objects of a kind that bear a model's name and all of these pairs, without what they were asked with. `None` if
@@ -139,28 +137,20 @@ impl Store {
         model: Option<&str>,
         metadata: &Metadata,
     ) -> Result<Option<Paged<Object>>, StoreError> {
-        match &self.backend {
-            Backend::Sqlite(readers) => {
-                sqlite::objects::list(readers, owner, kind, page, model, metadata).await
-            }
-        }
+        ask!(self, objects::list(owner, kind, page, model, metadata))
     }
 
     /// A response and those that it goes on from, the first one first. `None` if one of them is not there any more, or
     /// if they are more than a conversation may have: half a conversation would be another one.
     pub async fn conversation(&self, owner: &str, id: &str) -> Result<Option<Vec<Object>>, StoreError> {
-        let turns = match &self.backend {
-            Backend::Sqlite(readers) => sqlite::objects::conversation(readers, owner, id).await?,
-        };
+        let turns = ask!(self, objects::conversation(owner, id))?;
         let is_whole = turns.first().is_some_and(|first| first.previous.is_none());
         Ok(is_whole.then_some(turns))
     }
 
     /// An object that holds the item of this id.
     pub async fn holder(&self, owner: &str, item: &str) -> Result<Option<Object>, StoreError> {
-        match &self.backend {
-            Backend::Sqlite(readers) => sqlite::objects::holder(readers, owner, item).await,
-        }
+        ask!(self, objects::holder(owner, item))
     }
 }
 

@@ -64,6 +64,11 @@ impl Write {
         !matches!(self, Self::Put(_) | Self::SetMetadata(_) | Self::Delete(_))
     }
 
+    /// Whether it came too late, which may be because this queen was thought dead.
+    pub const fn is_fenced(&self) -> bool {
+        matches!(self, Self::Complete(complete) if matches!(complete.reply.answer, Some(false)))
+    }
+
     /// Whether there may be something to claim after it.
     pub fn brings_work(&self) -> bool {
         match self {
