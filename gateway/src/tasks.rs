@@ -334,7 +334,7 @@ fn claimed(new: NewJob) -> Job {
         request: new.request,
         state: JobState::Running,
         attempt: 1,
-        started_at_ms: Some(new.created_at_ms),
+        started_at_ms: None,
         finished_at_ms: None,
         group: new.group,
         decision: None,

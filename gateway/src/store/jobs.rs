@@ -14,7 +14,7 @@ use super::write::{Reply, Write};
 use super::{Backend, Page, Paged, Store, StoreError, ask, postgres, undecodable};
 use crate::clock::unix_millis;
 
-/// A job whose queen died as often as this is not given to another one: it may be what kills them.
+/// A job whose queen died as often as this while a worker had it is not begun again: it may be what kills them.
 pub(super) const RECLAIMS_MAX: i64 = 5;
 
 /// What a job is.
@@ -162,7 +162,7 @@ pub struct Job {
     pub state: JobState,
     /// How often it was claimed.
     pub attempt: u32,
-    /// When it was claimed, in milliseconds since 1970.
+    /// When a worker began with it, in milliseconds since 1970.
     pub started_at_ms: Option<i64>,
     /// When it ended, in milliseconds since 1970.
     pub finished_at_ms: Option<i64>,
@@ -240,8 +240,13 @@ pub(super) struct Enqueue {
 
 pub(super) struct Claim {
     pub limit: u32,
-    pub now_ms: i64,
     pub reply: Reply<Vec<Job>>,
+}
+
+pub(super) struct Begin {
+    pub id: String,
+    pub attempt: u32,
+    pub now_ms: i64,
 }
 
 pub(super) struct Complete {
@@ -288,8 +293,7 @@ impl Store {
 
     /// Takes queued jobs for this queen: best band first, then oldest; attempt + 1 each.
     pub async fn claim(&self, limit: u32) -> Result<Vec<Job>, StoreError> {
-        let now_ms = unix_millis();
-        self.write(|reply| Write::Claim(Claim { limit, now_ms, reply })).await
+        self.write(|reply| Write::Claim(Claim { limit, reply })).await
     }
 
     /// Applies the outcome if this queen still holds this attempt; false if not. It may be repeated where it is not known
@@ -303,6 +307,13 @@ impl Store {
             self.signs.fenced.fetch_add(1, Ordering::Relaxed);
         }
         Ok(is_applied)
+    }
+
+    /// Notes that a worker has begun with a job, so that it counts against it if its queens die from now on. Nobody waits for
+    /// that: where there is too much to write it is left out.
+    pub fn begun(&self, id: &str, attempt: u32) {
+        let begin = Begin { id: id.to_owned(), attempt, now_ms: unix_millis() };
+        let _ = self.writes.try_send(Write::Begin(begin));
     }
 
     /// How many outcomes came too late: their attempt was another queen's by then.

@@ -2,7 +2,7 @@
 
 use tokio::sync::oneshot;
 
-use super::jobs::{Cancel, CancelGroup, Claim, Complete, Enqueue, Reclaim, Release};
+use super::jobs::{Begin, Cancel, CancelGroup, Claim, Complete, Enqueue, Reclaim, Release};
 use super::objects::{Delete, Put, SetMetadata};
 use super::{Store, StoreError};
 
@@ -13,6 +13,7 @@ pub(super) enum Write {
     Delete(Delete),
     Enqueue(Enqueue),
     Claim(Claim),
+    Begin(Begin),
     Complete(Box<Complete>),
     Release(Release),
     Cancel(Box<Cancel>),
@@ -51,6 +52,7 @@ impl Write {
             Self::Delete(write) => write.reply.tell(committed),
             Self::Enqueue(write) => write.reply.tell(committed),
             Self::Claim(write) => write.reply.tell(committed),
+            Self::Begin(_) => {}
             Self::Complete(write) => write.reply.tell(committed),
             Self::Release(write) => write.reply.tell(committed),
             Self::Cancel(write) => write.reply.tell(committed),
@@ -61,7 +63,7 @@ impl Write {
 
     /// Whether it must have outlived a crash of the machine before it is told.
     pub const fn is_durable(&self) -> bool {
-        !matches!(self, Self::Put(_) | Self::SetMetadata(_) | Self::Delete(_))
+        !matches!(self, Self::Put(_) | Self::SetMetadata(_) | Self::Delete(_) | Self::Begin(_))
     }
 
     /// Whether it came too late, which may be because this queen was thought dead.

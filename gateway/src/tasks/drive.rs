@@ -171,7 +171,10 @@ impl Jobs {
                 }
                 Some(event) if event.is_last() => return End::Event(event),
                 Some(event) => {
-                    has_started |= matches!(event, TaskEvent::Started(_));
+                    if matches!(event, TaskEvent::Started(_)) {
+                        has_started = true;
+                        self.shared.store.begun(live.id.as_str(), live.attempt);
+                    }
                     live.tell(event, run.decision());
                 }
             }

@@ -269,6 +269,7 @@ async fn apply(connection: &mut PgConnection, holder: &str, group: &mut [Write])
             Write::Claim(claim) => claims.push(claim),
             Write::SetMetadata(set) => objects::set_metadata(connection, set).await?,
             Write::Delete(delete) => objects::delete(connection, &mut change, delete).await?,
+            Write::Begin(begin) => jobs::write::begin(connection, holder, begin).await?,
             Write::Release(release) => jobs::write::release(connection, holder, release).await?,
             Write::Cancel(cancel) => jobs::write::cancel(connection, &mut change, cancel).await?,
             Write::CancelGroup(cancel) => jobs::write::cancel_group(connection, &mut change, cancel).await?,

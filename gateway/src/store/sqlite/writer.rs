@@ -202,6 +202,7 @@ async fn apply(
             Write::Enqueue(enqueue) => enqueues.push(enqueue),
             Write::Complete(complete) => completes.push(&mut **complete),
             Write::Claim(claim) => claims.push(claim),
+            Write::Begin(begin) => jobs::write::begin(connection, holder, begin).await?,
             Write::Release(release) => jobs::write::release(connection, holder, release).await?,
             Write::Cancel(cancel) => jobs::write::cancel(connection, kept, cancel).await?,
             Write::CancelGroup(cancel) => jobs::write::cancel_group(connection, kept, cancel).await?,

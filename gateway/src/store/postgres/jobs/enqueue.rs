@@ -50,10 +50,10 @@ async fn insert(connection: &mut PgConnection, holder: &str, jobs: &[&NewJob]) -
     }
     sqlx::query_scalar(
         "INSERT INTO jobs (id, kind, owner, model, band, state, attempt, holder, created_at_ms, deadline_at_ms, \
-         started_at_ms, idempotency_key, idempotency_digest, batch, line, bytes, request) \
+         idempotency_key, idempotency_digest, batch, line, bytes, request) \
          SELECT id, kind, owner, model, band, CASE WHEN is_claimed THEN 'running' ELSE 'queued' END, \
          is_claimed::INTEGER, CASE WHEN is_claimed THEN $1 END, created_at_ms, deadline_at_ms, \
-         CASE WHEN is_claimed THEN created_at_ms END, idempotency_key, idempotency_digest, batch, line, \
+         idempotency_key, idempotency_digest, batch, line, \
          OCTET_LENGTH(request), request \
          FROM UNNEST($2::TEXT[], $3::TEXT[], $4::TEXT[], $5::TEXT[], $6::SMALLINT[], $7::BOOLEAN[], $8::BIGINT[], \
          $9::BIGINT[], $10::TEXT[], $11::TEXT[], $12::TEXT[], $13::BIGINT[], $14::TEXT[]) WITH ORDINALITY \

@@ -8,21 +8,20 @@ use sqlx::{Connection, Postgres, QueryBuilder, Row};
 use super::{job_columns, read};
 use crate::clock::unix_millis;
 use crate::store::Outcome;
-use crate::store::jobs::{Cancel, CancelGroup, Claim, Complete, RECLAIMS_MAX, Release};
+use crate::store::jobs::{Begin, Cancel, CancelGroup, Claim, Complete, RECLAIMS_MAX, Release};
 use crate::store::postgres::tallies::{self, Tally};
 
 /// A queen that has lost her lease claims nothing: it would be taken from her again.
 pub async fn claim(connection: &mut PgConnection, holder: &str, claim: &mut Claim) -> sqlx::Result<()> {
     let query = concat!(
         "WITH next AS MATERIALIZED (SELECT number FROM jobs WHERE state = 'queued' \
-         AND EXISTS (SELECT 1 FROM queens WHERE id = $1) ORDER BY band, number LIMIT $3 FOR UPDATE OF jobs SKIP LOCKED) \
-         UPDATE jobs SET state = 'running', attempt = attempt + 1, holder = $1, started_at_ms = $2 \
+         AND EXISTS (SELECT 1 FROM queens WHERE id = $1) ORDER BY band, number LIMIT $2 FOR UPDATE OF jobs SKIP LOCKED) \
+         UPDATE jobs SET state = 'running', attempt = attempt + 1, holder = $1, started_at_ms = NULL \
          FROM next WHERE jobs.number = next.number RETURNING jobs.number, ",
         job_columns!()
     );
     let mut rows = sqlx::query(query)
         .bind(holder)
-        .bind(claim.now_ms)
         .bind(i64::from(claim.limit))
         .fetch_all(connection)
         .await?
@@ -32,6 +31,19 @@ pub async fn claim(connection: &mut PgConnection, holder: &str, claim: &mut Clai
     // What is returned comes in no order.
     rows.sort_unstable_by_key(|(place, _)| *place);
     claim.reply.set(rows.into_iter().map(|(_, job)| job).collect());
+    Ok(())
+}
+
+pub async fn begin(connection: &mut PgConnection, holder: &str, begin: &Begin) -> sqlx::Result<()> {
+    sqlx::query(
+        "UPDATE jobs SET started_at_ms = $1 WHERE id = $2 AND attempt = $3 AND state = 'running' AND holder = $4",
+    )
+    .bind(begin.now_ms)
+    .bind(&begin.id)
+    .bind(i64::from(begin.attempt))
+    .bind(holder)
+    .execute(connection)
+    .await?;
     Ok(())
 }
 
@@ -214,16 +226,20 @@ pub async fn take_back(connection: &mut PgConnection, change: &mut Tally, holder
     query
         .push("number IN (SELECT number FROM jobs WHERE state = 'running' AND holder = ANY(")
         .push_bind(&missing);
-    query.push(") AND reclaims + 1 >= ").push_bind(RECLAIMS_MAX).push(" FOR UPDATE SKIP LOCKED)");
+    query
+        .push(") AND started_at_ms IS NOT NULL AND reclaims + 1 >= ")
+        .push_bind(RECLAIMS_MAX)
+        .push(" FOR UPDATE SKIP LOCKED)");
     let failed = end(connection, &mut query).await?;
     change.ended(&failed);
     if !failed.is_empty() {
         tracing::error!(jobs = failed.len(), "jobs were given up: queens died over them again and again");
     }
     let queued = sqlx::query(
-        "UPDATE jobs SET state = 'queued', holder = NULL, started_at_ms = NULL, reclaims = reclaims + 1 \
+        "UPDATE jobs SET state = 'queued', holder = NULL, started_at_ms = NULL, \
+         reclaims = reclaims + (started_at_ms IS NOT NULL)::INTEGER \
          WHERE number IN (SELECT number FROM jobs WHERE state = 'running' AND holder = ANY($1) \
-         AND reclaims + 1 < $2 FOR UPDATE SKIP LOCKED)",
+         AND (reclaims + 1 < $2 OR started_at_ms IS NULL) FOR UPDATE SKIP LOCKED)",
     )
     .bind(&missing)
     .bind(RECLAIMS_MAX)

@@ -51,7 +51,7 @@ async fn insert(
 ) -> sqlx::Result<Vec<String>> {
     let mut query: QueryBuilder<Sqlite> = QueryBuilder::new(
         "INSERT INTO jobs (id, kind, owner, model, band, state, attempt, holder, created_at_ms, deadline_at_ms, \
-         started_at_ms, idempotency_key, idempotency_digest, batch, line, bytes, request) ",
+         idempotency_key, idempotency_digest, batch, line, bytes, request) ",
     );
     query.push_values(jobs, |mut row, job| {
         let state = if job.is_claimed { JobState::Running } else { JobState::Queued };
@@ -65,7 +65,6 @@ async fn insert(
             .push_bind(job.is_claimed.then_some(holder))
             .push_bind(job.created_at_ms)
             .push_bind(job.deadline_at_ms)
-            .push_bind(job.is_claimed.then_some(job.created_at_ms))
             .push_bind(job.idempotency.as_ref().map(|idempotency| &idempotency.key))
             .push_bind(job.idempotency.as_ref().map(|idempotency| &idempotency.digest))
             .push_bind(job.group.as_ref().map(|(group, _)| group))

@@ -7,7 +7,7 @@ use sqlx::{QueryBuilder, Row, Sqlite};
 
 use super::{job_columns, read};
 use crate::store::Outcome;
-use crate::store::jobs::{Cancel, CancelGroup, Claim, Complete, RECLAIMS_MAX, Release};
+use crate::store::jobs::{Begin, Cancel, CancelGroup, Claim, Complete, RECLAIMS_MAX, Release};
 use crate::store::sqlite::retention::Kept;
 
 /// Rows of one statement at most.
@@ -15,13 +15,12 @@ const ROWS: usize = 128;
 
 pub async fn claim(connection: &mut SqliteConnection, holder: &str, claim: &mut Claim) -> sqlx::Result<()> {
     let query = concat!(
-        "UPDATE jobs SET state = 'running', attempt = attempt + 1, holder = ?, started_at_ms = ? WHERE number IN \
+        "UPDATE jobs SET state = 'running', attempt = attempt + 1, holder = ?, started_at_ms = NULL WHERE number IN \
          (SELECT number FROM jobs WHERE state = 'queued' ORDER BY band, number LIMIT ?) RETURNING number, ",
         job_columns!()
     );
     let mut rows = sqlx::query(query)
         .bind(holder)
-        .bind(claim.now_ms)
         .bind(claim.limit)
         .fetch_all(connection)
         .await?
@@ -31,6 +30,19 @@ pub async fn claim(connection: &mut SqliteConnection, holder: &str, claim: &mut 
     // What is returned comes in no order.
     rows.sort_unstable_by_key(|(place, _)| *place);
     claim.reply.set(rows.into_iter().map(|(_, job)| job).collect());
+    Ok(())
+}
+
+pub async fn begin(connection: &mut SqliteConnection, holder: &str, begin: &Begin) -> sqlx::Result<()> {
+    sqlx::query(
+        "UPDATE jobs SET started_at_ms = ? WHERE id = ? AND attempt = ? AND state = 'running' AND holder = ?",
+    )
+    .bind(begin.now_ms)
+    .bind(&begin.id)
+    .bind(begin.attempt)
+    .bind(holder)
+    .execute(connection)
+    .await?;
     Ok(())
 }
 
@@ -193,14 +205,17 @@ pub async fn reclaim(
     holder: &str,
     now_ms: i64,
 ) -> sqlx::Result<u64> {
-    let worn_out = format!("state = 'running' AND holder <> ? AND reclaims + 1 >= {RECLAIMS_MAX}");
+    let worn_out = format!(
+        "state = 'running' AND holder <> ? AND started_at_ms IS NOT NULL AND reclaims + 1 >= {RECLAIMS_MAX}"
+    );
     let failed = end(connection, &Outcome::worn_out(now_ms), &worn_out, &[holder]).await?;
     count_ended(&failed, kept)?;
     if !failed.is_empty() {
         tracing::error!(jobs = failed.len(), "jobs were given up: queens died over them again and again");
     }
     let queued = sqlx::query(
-        "UPDATE jobs SET state = 'queued', holder = NULL, started_at_ms = NULL, reclaims = reclaims + 1 \
+        "UPDATE jobs SET state = 'queued', holder = NULL, started_at_ms = NULL, \
+         reclaims = reclaims + (started_at_ms IS NOT NULL) \
          WHERE state = 'running' AND holder <> ?",
     )
     .bind(holder)
