@@ -89,10 +89,10 @@ impl Writer {
         match ended {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::warn!(%error, "running jobs were not given back; they will be when the lease is over")
+                tracing::warn!(%error, "running jobs were not given back; they will be when the lease is over");
             }
             Err(_) => {
-                tracing::warn!("the database does not answer; running jobs go back when the lease is over")
+                tracing::warn!("the database does not answer; running jobs go back when the lease is over");
             }
         }
     }
