@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use client::gateway::GatewayClient;
@@ -24,9 +25,11 @@ const PATIENCE: Duration = Duration::from_mins(1);
 #[derive(Debug)]
 pub struct Stack {
     /// Where it runs.
-    pub sandbox: Sandbox,
+    pub sandbox: Arc<Sandbox>,
     /// Where the queen listens.
     pub url: String,
+    /// Her own folder in the sandbox's.
+    folder: &'static str,
     flags: Vec<String>,
     queen: Child,
     pid: ProcessId,
@@ -42,9 +45,21 @@ impl Stack {
     pub async fn start_with(flags: &[&str]) -> Self {
         let sandbox = Sandbox::new().await;
         let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        let (queen, url) = start_queen(&sandbox, &flags).await;
+        Self::start_in(Arc::new(sandbox), "", flags).await
+    }
+
+    /// Another queen with a hive of her own beside this one, as on another machine.
+    pub async fn start_beside(&self) -> Self {
+        let folder = self.sandbox.data_dir().join("beside");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::copy(self.sandbox.data_dir().join("config.toml"), folder.join("config.toml")).unwrap();
+        Self::start_in(self.sandbox.clone(), "beside", self.flags.clone()).await
+    }
+
+    async fn start_in(sandbox: Arc<Sandbox>, folder: &'static str, flags: Vec<String>) -> Self {
+        let (queen, url) = start_queen(&sandbox, folder, &flags).await;
         let pid = queen.id().unwrap();
-        let stack = Self { sandbox, url, flags, queen, pid };
+        let stack = Self { sandbox, url, folder, flags, queen, pid };
         stack.hive_connected().await;
         stack
     }
@@ -58,7 +73,7 @@ impl Stack {
 
     /// Starts another queen where one has ended.
     pub async fn restart(&mut self) {
-        (self.queen, self.url) = start_queen(&self.sandbox, &self.flags).await;
+        (self.queen, self.url) = start_queen(&self.sandbox, self.folder, &self.flags).await;
         self.pid = self.queen.id().unwrap();
         self.hive_connected().await;
     }
@@ -130,13 +145,16 @@ impl Stack {
     }
 }
 
-/// A queen in this sandbox, and where she listens.
-async fn start_queen(sandbox: &Sandbox, flags: &[String]) -> (Child, String) {
+/// A queen in this folder of a sandbox, and where she listens.
+async fn start_queen(sandbox: &Sandbox, folder: &str, flags: &[String]) -> (Child, String) {
     std::fs::create_dir_all(sandbox.data_dir().join("logs")).unwrap();
-    let log =
-        File::options().create(true).append(true).open(sandbox.data_dir().join("logs/queen.log")).unwrap();
+    let log = sandbox.data_dir().join(format!("logs/queen{folder}.log"));
+    let log = File::options().create(true).append(true).open(log).unwrap();
     let mut queen = sandbox
         .command("queen-rbee")
+        .env("RBEE_DATA_DIR", sandbox.data_dir().join(folder))
+        // Two hives do not look for ports in the same place.
+        .env("RBEE_HIVE_FIRST_WORKER_PORT", if folder.is_empty() { "18101" } else { "18201" })
         .arg("daemon")
         .args(flags)
         .stdout(Stdio::piped())

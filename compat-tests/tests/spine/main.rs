@@ -12,6 +12,7 @@ mod disconnect;
 mod durable;
 mod keeper;
 mod leaks;
+mod queens;
 mod relay;
 mod requests;
 mod shutdown;
