@@ -1,4 +1,7 @@
 //! Jobs are claimed, ended, given back, cancelled and taken from the dead.
+//!
+//! The server learns late how many jobs run or wait, and would rather go through all of these than look up each of many by
+//! its id. `state || ''` keeps the indexes of running and queued jobs out of where they are not meant.
 
 use std::collections::{HashMap, HashSet};
 
@@ -83,7 +86,7 @@ async fn apply(
          $7::TEXT[], $8::TEXT[], $9::TEXT[]) \
          AS ends(id, attempt, state, finished_at_ms, bytes, result, decision, events)), \
          held AS MATERIALIZED (SELECT jobs.number, ends.* FROM ends JOIN jobs ON jobs.id = ends.id \
-         AND jobs.attempt = ends.attempt WHERE jobs.state = 'running' AND jobs.holder = $1 \
+         AND jobs.attempt = ends.attempt WHERE jobs.state || '' = 'running' AND jobs.holder = $1 \
          ORDER BY jobs.number FOR UPDATE OF jobs) \
          UPDATE jobs SET state = held.state, finished_at_ms = held.finished_at_ms, bytes = jobs.bytes + held.bytes, \
          result = held.result, decision = held.decision, events = held.events, is_cancelling = FALSE \
@@ -122,7 +125,7 @@ async fn was_applied(connection: &mut PgConnection, holder: &str, write: &Comple
 pub async fn release(connection: &mut PgConnection, holder: &str, release: &mut Release) -> sqlx::Result<()> {
     let released = sqlx::query(
         "UPDATE jobs SET state = 'queued', holder = NULL, started_at_ms = NULL \
-         WHERE id = $1 AND attempt = $2 AND state = 'running' AND holder = $3",
+         WHERE id = $1 AND attempt = $2 AND state || '' = 'running' AND holder = $3",
     )
     .bind(&release.id)
     .bind(i64::from(release.attempt))
@@ -158,8 +161,8 @@ pub async fn cancel(
         .await?;
     let mut query = ending(&cancel.outcome);
     query.push("id = ").push_bind(&cancel.id).push(" AND owner = ").push_bind(&cancel.owner);
-    change.ended(&end(connection, query.push(" AND state = 'queued'")).await?);
-    sqlx::query("UPDATE jobs SET is_cancelling = TRUE WHERE id = $1 AND owner = $2 AND state = 'running'")
+    change.ended(&end(connection, query.push(" AND state || '' = 'queued'")).await?);
+    sqlx::query("UPDATE jobs SET is_cancelling = TRUE WHERE id = $1 AND owner = $2 AND state || '' = 'running'")
         .bind(&cancel.id)
         .bind(&cancel.owner)
         .execute(&mut *connection)
@@ -180,12 +183,12 @@ pub async fn cancel_group(
         .execute(&mut *connection)
         .await?;
     let mut query = ending(&cancel.outcome);
-    query.push("finished_at_ms IS NULL AND state = 'queued' AND batch = ").push_bind(&cancel.group);
+    query.push("finished_at_ms IS NULL AND state || '' = 'queued' AND batch = ").push_bind(&cancel.group);
     let ended = end(connection, &mut query).await?;
     change.ended(&ended);
     let marked = sqlx::query(
         "UPDATE jobs SET is_cancelling = TRUE \
-         WHERE batch = $1 AND finished_at_ms IS NULL AND state = 'running' AND NOT is_cancelling",
+         WHERE batch = $1 AND finished_at_ms IS NULL AND state || '' = 'running' AND NOT is_cancelling",
     )
     .bind(&cancel.group)
     .execute(connection)
