@@ -71,11 +71,11 @@ openapi-check: programs
 	diff <($(DEBUG)/rbee-hive openapi) openapi/hive-agent.json || fail openapi/hive-agent.json; \
 	diff <($(DEBUG)/worker-rbee openapi) openapi/worker.json || fail openapi/worker.json
 
-# What is measured: the gateway, a script in bench/ with a list of requirements of its own, or all of them. The engine's is measured
+# What is measured: the gateway, the queue, a script in bench/ with a list of requirements of its own, or all of them. The engine's is measured
 # beside llama.cpp, which is built here for this very machine: where -march=native promises what the machine then refuses
 # (AMX on some virtual ones), name the instructions instead, as in LLAMA_CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_AVX2=ON".
 TARGET ?= spine
-BENCHES := $(patsubst bench/requirements-%.txt,%,$(wildcard bench/requirements-*.txt)) gateway
+BENCHES := $(patsubst bench/requirements-%.txt,%,$(wildcard bench/requirements-*.txt)) gateway queue
 LLAMA_CMAKE_ARGS ?= -DGGML_NATIVE=ON
 bench_venv = $(TEST_CACHE)/venv-$(1)-$(shell (cat bench/requirements-$(1).txt; echo "$(LLAMA_CMAKE_ARGS)") | sha256sum | cut -c 1-12)
 
@@ -90,6 +90,11 @@ bench-%: bench/requirements-%.txt $(MODEL_FILES)
 bench-gateway:
 	cargo build --release --package queen-rbee --package rbee-bench-load
 	RBEE_BIN_DIR=$(RELEASE) $(PYTHON) bench/gateway.py $(ARGS)
+
+# A fleet that is made up, and both databases; PostgreSQL is the system's, and syncs as it does in earnest.
+bench-queue:
+	cargo build --release --package queen-rbee --examples
+	RBEE_BIN_DIR=$(RELEASE) POSTGRES_OPTIONS="-c fsync=on" compat-tests/postgres.sh $(PYTHON) bench/queue.py $(ARGS)
 
 # Arithmetic is checked here, which costs speed elsewhere.
 CHECKED := --config profile.dev.package.worker-rbee.overflow-checks=true --config profile.dev.package.worker-rbee.debug-assertions=true

@@ -10,7 +10,7 @@ pub mod http;
 mod inference;
 mod run;
 mod runtime_file;
-mod scheduler;
+pub mod scheduler;
 pub mod store;
 mod tasks;
 

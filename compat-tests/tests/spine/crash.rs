@@ -65,7 +65,7 @@ async fn every_task_ends_once_however_often_the_queen_is_killed() {
         let again = again.unwrap()["job_id"].as_str().unwrap().to_owned();
         assert_eq!(id.get_or_insert(again.clone()), &again, "{key}: its key makes one task (seed {seed})");
     }
-    let mut attempts = BTreeMap::new();
+    let (mut attempts, mut given_up) = (BTreeMap::new(), 0);
     for (key, id) in &tasks {
         let job = id.clone().unwrap().into();
         let view = eventually(&format!("{key} has ended (seed {seed})"), PATIENCE, async || {
@@ -73,7 +73,10 @@ async fn every_task_ends_once_however_often_the_queen_is_killed() {
             view.finished_at_ms.is_some().then_some(view)
         })
         .await;
-        assert_eq!(view.status, TaskStatus::Completed, "{key} (seed {seed}): {view:?}");
+        // That is what becomes of a task over which one queen after the other dies, as these do.
+        let is_given_up = view.error.as_ref().is_some_and(|error| error.message.contains("given up"));
+        assert!(view.status == TaskStatus::Completed || is_given_up, "{key} (seed {seed}): {view:?}");
+        given_up += usize::from(is_given_up);
         let ends = ends(&stack, id.as_deref().unwrap()).await;
         assert_eq!(ends, 1, "{key} ends once (seed {seed})");
         *attempts.entry(view.attempt).or_insert(0) += 1;
@@ -81,7 +84,10 @@ async fn every_task_ends_once_however_often_the_queen_is_killed() {
     assert_eq!(all(&stack).await, tasks.len(), "there are no others (seed {seed})");
     let counts = stack.client().queue().await.unwrap().tasks;
     assert_eq!((counts.unfinished, counts.held), (0, 0), "nothing is left (seed {seed})");
-    eprintln!("{runs} deaths, {} tasks, attempts {attempts:?}, seed {seed}", tasks.len());
+    eprintln!(
+        "{runs} deaths, {} tasks, {given_up} given up, attempts {attempts:?}, seed {seed}",
+        tasks.len()
+    );
 }
 
 async fn submit(stack: &Stack, key: &str) -> (String, Result<Value, client::Error>) {
