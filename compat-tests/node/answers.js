@@ -165,7 +165,7 @@ const response = z.strictObject({
   service_tier: z.literal('default'),
   // Beyond the SDK's types, not beyond OpenAI's interface.
   store: z.boolean(),
-  background: z.literal(false),
+  background: z.boolean(),
   temperature: z.number(),
   text: z.strictObject({
     format: z.union([

@@ -1,6 +1,7 @@
 """/v1/responses, by the official SDK. What a small model says is not looked at; what it is made to say is."""
 
 import json
+import time
 import urllib.request
 from typing import get_args
 
@@ -420,19 +421,64 @@ def test_a_schema_that_cannot_be_kept_to_is_refused_with_a_pointer(respond):
     assert caught.value.param == "text.format.schema"
 
 
-def test_nothing_is_made_in_the_background(client, respond):
-    with pytest.raises(openai.APIStatusError) as caught:
-        respond(background=True)
-    assert (caught.value.status_code, caught.value.param) == (501, "background")
-    assert "stream" in caught.value.body["details"]["suggested_action"]
+def ended(client, response_id):
+    """A response that is made in the background, when it has ended."""
+    deadline = time.monotonic() + 60
+    while (response := client.responses.retrieve(response_id)).status in ("queued", "in_progress"):
+        assert time.monotonic() < deadline, response
+        time.sleep(0.05)
+    return response
+
+
+def test_a_response_is_made_in_the_background(client, respond):
+    made = respond(background=True, metadata={"for": "later"})
+    assert (made.status, made.background, made.output) == ("queued", True, [])
+    response = ended(client, made.id)
+    assert (response.id, response.status, response.metadata) == (made.id, "incomplete", {"for": "later"})
+    assert (response.usage.output_tokens, response.incomplete_details.reason) == (24, "max_output_tokens")
+    assert response.output_text == respond().output_text
+    # It is a part of a conversation like any other.
+    assert respond("And three more.", previous_response_id=made.id).status == "incomplete"
+    assert [item.type for item in client.responses.input_items.list(made.id)] == ["message"]
+    # One that has ended stays as it is.
+    assert client.responses.cancel(made.id) == response
+    client.responses.delete(made.id)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(made.id)
+
+
+def test_the_events_of_a_response_in_the_background_are_told_again(client, respond):
+    events = list(respond(background=True, stream=True))
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert (events[0].type, events[-1].type) == ("response.created", "response.incomplete")
+    response = events[-1].response
+    assert ended(client, response.id).output == response.output
+    seen = len(events) // 2
+    again = list(client.responses.retrieve(response.id, stream=True, starting_after=seen))
+    assert [event.sequence_number for event in again] == list(range(seen + 1, len(events)))
+    assert [event.type for event in again] == [event.type for event in events[seen + 1 :]]
+    assert again[-1].response.output == response.output
+
+
+def test_a_response_in_the_background_is_cancelled(client, respond):
+    made = respond("Tell a very long story.", background=True, max_output_tokens=3000)
+    deadline = time.monotonic() + 60
+    while not client.responses.retrieve(made.id).output:
+        assert time.monotonic() < deadline
+    cancelled = client.responses.cancel(made.id)
+    assert (cancelled.id, cancelled.status) == (made.id, "cancelled")
+    assert cancelled.output_text and client.responses.retrieve(made.id) == cancelled
+
+
+def test_what_is_not_made_in_the_background_has_no_such_ways(client, respond):
+    with pytest.raises(openai.BadRequestError) as caught:
+        respond(background=True, store=False)
+    assert caught.value.param == "background"
     made = respond(max_output_tokens=1)
     with pytest.raises(openai.BadRequestError):
         client.responses.cancel(made.id)
-    with pytest.raises(openai.NotFoundError):
-        client.responses.cancel("resp_x")
-    with pytest.raises(openai.BadRequestError) as caught:
-        client.responses.retrieve(made.id, stream=True)
-    assert caught.value.param == "stream"
+    with pytest.raises(openai.BadRequestError):
+        list(client.responses.retrieve(made.id, stream=True))
 
 
 def test_an_unknown_model(respond):

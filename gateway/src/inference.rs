@@ -30,11 +30,12 @@ pub use collect::{Completed, Parts, collect};
 pub use names::ModelNames;
 pub use relay::{
     ChatWriter, CompletionWriter, FrameWriter, Head, MessageHead, MessageWriter, ResponseWriter,
-    best_choices, chat_completion, comment, completion, message, response, waiting,
+    best_choices, chat_completion, comment, completion, made_response, message, response, waiting,
 };
 pub use request::{
-    Context, InferenceRequest, Thoughts, chat_request, check_includes, completion_order, message_order,
-    message_prompt, metadata, references, response_order, task_request, tokenize_order, tokenize_refusal,
+    Context, InferenceRequest, ResponseOrder, Thoughts, chat_request, check_includes, completion_order,
+    message_order, message_prompt, metadata, references, response_again, response_order, task_request,
+    tokenize_order, tokenize_refusal,
 };
 pub use run::{Run, shutting_down};
 

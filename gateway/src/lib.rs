@@ -8,6 +8,7 @@ pub mod config;
 pub mod hives;
 pub mod http;
 mod inference;
+mod responses;
 mod run;
 mod runtime_file;
 pub mod scheduler;

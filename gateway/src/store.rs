@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 pub use error::StoreError;
 pub use jobs::{Enqueued, GroupCounts, Idempotency, Job, JobKind, JobState, NewJob, Outcome};
 pub use location::Location;
-pub use objects::{Kind, Object};
+pub use objects::{Kind, Object, read_kept};
 pub use page::{Order, Page, Paged};
 
 /// Writes that wait for the writer at most; more wait for a place.

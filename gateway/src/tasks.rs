@@ -6,6 +6,7 @@ mod drive;
 mod follow;
 mod live;
 mod record;
+mod work;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use futures::Stream;
 use protocol::config::DEFAULT_CHAT_MODEL;
+use protocol::openai::responses::Response;
 use protocol::queen::TaskCounts;
 use protocol::task::{JobDecision, Priority, TaskPreview, TaskRequest, TaskStatus, TaskSummary, TaskView};
 use protocol::{ApiError, ErrorCode, JobId};
@@ -23,10 +25,12 @@ use uuid::Uuid;
 
 use self::follow::Reader;
 use self::live::{Live, ended_by_owner};
+use self::work::Work;
 use crate::clock::unix_millis;
 use crate::inference::{Asker, Inference, InferenceRequest, Run, task_request};
+use crate::responses::Background;
 use crate::scheduler::Preview;
-use crate::store::{Enqueued, Idempotency, Job, JobKind, JobState, NewJob, Outcome, Page, Paged, Store};
+use crate::store::{Enqueued, Idempotency, Job, JobKind, JobState, NewJob, Page, Paged, Store};
 
 pub use self::live::{EventId, Told};
 
@@ -73,6 +77,13 @@ pub enum IsNew {
     No,
 }
 
+/// Whether what has ended counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IsEnded {
+    No,
+    Either,
+}
+
 /// Which jobs are listed.
 #[derive(Debug, Default)]
 pub struct Filter {
@@ -103,34 +114,84 @@ impl Jobs {
     ) -> Result<Submitted, ApiError> {
         let request = self.request(body.clone())?;
         // Chosen here, so that another attempt says the same.
-        body.seed.get_or_insert_with(|| rand::random::<u64>() >> 11);
-        let id = JobId::from(Uuid::new_v4().to_string());
+        let seed = *body.seed.get_or_insert_with(|| rand::random::<u64>() >> 11);
         let now = unix_millis();
-        let model = self.shared.inference.names.shown(&request.model);
-        let mut job = NewJob {
+        let id = JobId::from(Uuid::new_v4().to_string());
+        let deadline = body.deadline_ms.map(|deadline| deadline.min(i64::MAX as u64 / 4));
+        let job = NewJob {
             id: id.to_string(),
             kind: JobKind::Task,
             owner: asker.caller.to_string(),
-            model,
+            model: self.shared.inference.names.shown(&request.model),
             band: body.priority.band(),
             created_at_ms: now,
-            deadline_at_ms: body
-                .deadline_ms
-                .map(|deadline| now.saturating_add_unsigned(deadline.min(i64::MAX as u64 / 4))),
+            deadline_at_ms: deadline.map(|deadline| now.saturating_add_unsigned(deadline)),
             request: serde_json::to_string(&body).unwrap_or_default(),
             idempotency: key,
             group: None,
             is_claimed: false,
         };
-        let run = self.begin(&job, request, body.seed).await?;
+        let mut request = request;
+        request.order.seed = Some(seed);
+        self.take_in(job, request).await
+    }
+
+    /// Takes in a response that is to be made in the background.
+    pub async fn submit_response(&self, background: Background, owner: &str) -> Result<(), ApiError> {
+        let job = NewJob {
+            id: background.draft.id.clone(),
+            kind: JobKind::Response,
+            owner: owner.to_owned(),
+            model: background.draft.model.clone(),
+            band: background.priority().band(),
+            created_at_ms: unix_millis(),
+            deadline_at_ms: None,
+            request: serde_json::to_string(&background).unwrap_or_default(),
+            idempotency: None,
+            group: None,
+            is_claimed: false,
+        };
+        self.take_in(job, background.request()).await.map(drop)
+    }
+
+    /// A response that is made in the background and has not ended, as far as it is made.
+    pub async fn response(&self, owner: &str, id: &str) -> Result<Option<Response>, ApiError> {
+        let Some(background) = self.background(owner, id, IsEnded::No).await? else { return Ok(None) };
+        Ok(Some(match self.held(&JobId::from(id)) {
+            Some(live) => background.after(live.log().events.iter()),
+            None => background.draft,
+        }))
+    }
+
+    /// What a response is made from that is or was made in the background.
+    pub async fn background(
+        &self,
+        owner: &str,
+        id: &str,
+        is_ended: IsEnded,
+    ) -> Result<Option<Background>, ApiError> {
+        let Some(job) = self.shared.store.job(owner, id).await? else { return Ok(None) };
+        if is_ended == IsEnded::No && job.state.is_ended() {
+            return Ok(None);
+        }
+        match Work::read(&job)? {
+            Work::Response(background) => Ok(Some(*background)),
+            Work::Task(_) => Ok(None),
+        }
+    }
+
+    /// Gives a job a place in the queue or leaves it for later, and keeps it.
+    async fn take_in(&self, mut job: NewJob, request: InferenceRequest) -> Result<Submitted, ApiError> {
+        let run = self.begin(&job, request).await?;
         job.is_claimed = run.is_some();
         let (position, eta) = run.as_ref().map_or((0, None), Run::waiting);
         match self.shared.store.enqueue(job.clone()).await? {
             Enqueued::New => {
+                let job_id = JobId::from(job.id.as_str());
                 if let Some(run) = run {
                     self.hold(claimed(job), Some(run));
                 }
-                Ok(Submitted { job_id: id, position, eta, is_new: IsNew::Yes })
+                Ok(Submitted { job_id, position, eta, is_new: IsNew::Yes })
             }
             Enqueued::Existing(job) => Ok(existing(&job)),
             Enqueued::Conflict => Err(key_conflict()),
@@ -220,8 +281,7 @@ impl Jobs {
             live.cancel.cancel();
             live.over().await;
         } else if !job.state.is_ended() {
-            let outcome = cancelled_in_queue(&job);
-            self.shared.store.cancel(owner, id.as_str(), unix_millis(), outcome).await?;
+            self.cancel_unheld(&job).await?;
             let ended = async {
                 while !self.job(owner, id).await?.state.is_ended() {
                     tokio::time::sleep(LOOK_EVERY).await;
@@ -231,6 +291,17 @@ impl Jobs {
             let _ = tokio::time::timeout(CANCELLED_WITHIN, ended).await;
         }
         self.view(owner, id).await
+    }
+
+    /// Ends a job that waits for a queen, or has the one end it who has it.
+    async fn cancel_unheld(&self, job: &Job) -> Result<(), ApiError> {
+        let (live, end) = (Live::new(JobId::from(job.id.as_str()), job.attempt), ended_by_owner(0, 0));
+        let outcome = drive::outcome(job, &live, &end);
+        let cancelled = self.shared.store.cancel(&job.owner, &job.id, unix_millis(), outcome).await?;
+        if cancelled.is_some_and(|job| job.state == JobState::Cancelled) {
+            self.put_away(job, &live, &end).await?;
+        }
+        Ok(())
     }
 
     /// A job's events, from its first or after the one that was seen last, to its end. The events of an attempt that
@@ -265,13 +336,7 @@ impl Jobs {
     }
 
     /// Gives a new job a place in this queen's queue if she has room for it; else checks that it can be served at all.
-    async fn begin(
-        &self,
-        job: &NewJob,
-        mut request: InferenceRequest,
-        seed: Option<u64>,
-    ) -> Result<Option<Run>, ApiError> {
-        request.order.seed = seed;
+    async fn begin(&self, job: &NewJob, request: InferenceRequest) -> Result<Option<Run>, ApiError> {
         let asker = drive::asker(&job.id, &job.owner);
         if self.has_room(request.priority) {
             return self.shared.inference.run(request, &asker).map(Run::patient).map(Some);
@@ -351,10 +416,4 @@ pub fn key_conflict() -> ApiError {
 
 fn existing(job: &Job) -> Submitted {
     Submitted { job_id: JobId::from(job.id.as_str()), position: 0, eta: None, is_new: IsNew::No }
-}
-
-/// What comes of a job that is cancelled before anyone has it.
-fn cancelled_in_queue(job: &Job) -> Outcome {
-    let live = Live::new(JobId::from(job.id.as_str()), job.attempt);
-    drive::outcome(job, &live, &ended_by_owner(0, 0))
 }

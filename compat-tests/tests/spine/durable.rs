@@ -189,6 +189,31 @@ async fn a_tasks_owner_alone_sees_it() {
     assert!(stack.http().get::<Value>(&path).await.is_err(), "who shows no token learns nothing");
 }
 
+#[tokio::test]
+async fn a_response_in_the_background_is_made_by_the_next_queen() {
+    let mut stack = Stack::start().await;
+    stack.warm_up().await;
+    let body =
+        json!({"model": MODEL, "input": "Tell a story.", "background": true, "max_output_tokens": 150});
+    let made: Value = stack.http().post("/v1/responses", &body).await.unwrap();
+    let path = format!("/v1/responses/{}", made["id"].as_str().unwrap());
+    eventually("it is being made", PATIENCE, async || {
+        let response: Value = stack.http().get(&path).await.ok()?;
+        (response["status"] == "in_progress").then_some(())
+    })
+    .await;
+    stack.kill_and_restart().await;
+    let response: Value = eventually("it has ended", PATIENCE, async || {
+        let response: Value = stack.http().get(&path).await.ok()?;
+        (response["completed_at"] != Value::Null || response["incomplete_details"] != Value::Null)
+            .then_some(response)
+    })
+    .await;
+    assert!(response["output"][0]["content"][0]["text"].as_str().is_some_and(|text| !text.is_empty()));
+    let task = stack.client().task(&made["id"].as_str().unwrap().into()).await.unwrap();
+    assert_eq!((task.status, task.attempt), (TaskStatus::Completed, 2), "it is a task as well");
+}
+
 /// All of a task's events.
 async fn told(stack: &Stack, job: &JobId, last: Option<String>) -> Vec<(Option<String>, TaskEvent)> {
     let last = last.map(|last| ("last-event-id".parse().unwrap(), last));

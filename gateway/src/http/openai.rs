@@ -10,7 +10,6 @@ pub(super) mod tokens;
 pub(super) mod unavailable;
 
 use protocol::{ApiError, ErrorCode};
-use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use crate::clock::unix_seconds;
@@ -32,12 +31,4 @@ fn not_kept(param: &str, what: &str) -> ApiError {
     ApiError::new(ErrorCode::NotFound, message).with_param(param).with_action(
         "Check the id. What is stored is kept for a limited time, and for the credential that it was made with.",
     )
-}
-
-/// What was kept as JSON.
-fn read_kept<T: DeserializeOwned>(json: &str) -> Result<T, ApiError> {
-    serde_json::from_str(json).map_err(|error| {
-        tracing::error!(%error, "a stored object cannot be read");
-        ApiError::new(ErrorCode::Internal, "The stored object cannot be read; the server's log tells why.")
-    })
 }

@@ -14,7 +14,7 @@ use protocol::{ApiError, ErrorEnvelope, TaskEvent};
 pub use chat::{ChatWriter, chat_completion};
 pub use completion::{CompletionWriter, best_choices, completion};
 pub use messages::{MessageHead, MessageWriter, message};
-pub use responses::{ResponseWriter, response};
+pub use responses::{ResponseWriter, made_response, response};
 
 /// What is the same in all chunks of a stream, and in an answer.
 #[derive(Debug, Clone)]

@@ -24,7 +24,7 @@ use crate::scheduler::Placement;
 pub use chat::chat_request;
 pub use completion::completion_order;
 pub use messages::{Thoughts, message_order, message_prompt};
-pub use responses::{Context, check_includes, references, response_order};
+pub use responses::{Context, ResponseOrder, check_includes, references, response_again, response_order};
 pub use task::task_request;
 pub use tokens::{tokenize_order, tokenize_refusal};
 

@@ -1,6 +1,8 @@
 //! Chat completions and responses that callers asked to be kept.
 
 use protocol::openai::metadata::Metadata;
+use protocol::{ApiError, ErrorCode};
+use serde::de::DeserializeOwned;
 
 use super::write::{Reply, Write};
 use super::{Page, Paged, Store, StoreError, ask};
@@ -161,4 +163,12 @@ pub(super) fn metadata_json(metadata: &Metadata) -> String {
 
 pub(super) fn metadata_of(json: &str) -> sqlx::Result<Metadata> {
     serde_json::from_str(json).map_err(|error| sqlx::Error::Decode(error.into()))
+}
+
+/// What was kept as JSON.
+pub fn read_kept<T: DeserializeOwned>(json: &str) -> Result<T, ApiError> {
+    serde_json::from_str(json).map_err(|error| {
+        tracing::error!(%error, "a stored object cannot be read");
+        ApiError::new(ErrorCode::Internal, "The stored object cannot be read; the server's log tells why.")
+    })
 }

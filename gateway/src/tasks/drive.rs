@@ -145,11 +145,7 @@ impl Jobs {
     }
 
     fn begin_again(&self, job: &Job) -> Result<Run, ApiError> {
-        let mut body = record::body(job)?;
-        if let Some(at) = job.deadline_at_ms {
-            body.deadline_ms = Some((at - unix_millis()).max(0) as u64);
-        }
-        let request = self.request(body)?;
+        let request = self.request_of(job)?;
         self.shared.inference.run(request, &asker(&job.id, &job.owner)).map(Run::patient)
     }
 
@@ -187,7 +183,11 @@ impl Jobs {
             tracing::info!(job_id = %live.id, error = %envelope.error, "a job failed");
         }
         let outcome = outcome(job, live, &last);
-        let complete = || self.shared.store.complete(live.id.as_str(), live.attempt, outcome.clone());
+        let complete = async || {
+            self.put_away(job, live, &last).await?;
+            let completed = self.shared.store.complete(live.id.as_str(), live.attempt, outcome.clone());
+            completed.await.map_err(ApiError::from)
+        };
         // Who cannot keep it loses the lease in the end, and the job is run again.
         match complete.retry(pauses_builder().with_max_times(6)).await {
             Ok(true) => live.tell(last, None),

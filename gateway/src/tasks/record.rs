@@ -1,6 +1,6 @@
 //! What is kept of a job: what it was asked, what came of it, and its events.
 
-use protocol::task::{DecisionView, Priority, TaskRequest, TaskStatus, TaskSummary, TaskView};
+use protocol::task::{DecisionView, Priority, TaskStatus, TaskSummary, TaskView};
 use protocol::{ApiError, ErrorCode, ErrorEnvelope, JobId, TaskEvent};
 use serde::{Deserialize, Serialize};
 
@@ -17,13 +17,8 @@ struct Line {
     data: String,
 }
 
-/// What was asked, as it is kept.
-pub(super) fn body(job: &Job) -> Result<TaskRequest, ApiError> {
-    serde_json::from_str(&job.request).map_err(|error| broken(&job.id, &error))
-}
-
 /// A record that cannot be read was written by a newer version, or is damaged.
-fn broken(id: &str, error: &serde_json::Error) -> ApiError {
+pub(super) fn broken(id: &str, error: &serde_json::Error) -> ApiError {
     tracing::error!(job_id = id, %error, "a job's record cannot be read");
     ApiError::new(ErrorCode::Internal, "The task's record cannot be read; the server's log tells why.")
 }

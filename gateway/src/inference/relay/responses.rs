@@ -37,6 +37,18 @@ pub fn response(draft: Response, completed: Completed) -> Response {
     answer.into_response()
 }
 
+/// A response after these events, as far as it is made. What came before a later start was given up.
+pub fn made_response<'a>(draft: &Response, events: impl Iterator<Item = &'a TaskEvent>) -> Response {
+    let mut writer = ResponseWriter::new(draft.clone());
+    for event in events {
+        if matches!(event, TaskEvent::Started(_)) {
+            writer = ResponseWriter::new(draft.clone());
+        }
+        writer.events(event);
+    }
+    writer.answer.into_response()
+}
+
 /// Writes the events of one response.
 pub struct ResponseWriter {
     answer: Answer,
@@ -45,12 +57,19 @@ pub struct ResponseWriter {
     was_queued: bool,
     /// The events that tell the end, if it has come and was not told yet.
     last: Option<Vec<ResponseEvent>>,
+    /// Events up to this number were told before.
+    told: Option<u64>,
 }
 
 impl ResponseWriter {
     /// A writer for an answer of which this much is known.
     pub fn new(draft: Response) -> Self {
-        Self { answer: Answer::new(draft), sequence_number: 0, was_queued: false, last: None }
+        Self { answer: Answer::new(draft), sequence_number: 0, was_queued: false, last: None, told: None }
+    }
+
+    /// The same for one who has seen the events up to this number.
+    pub fn after(draft: Response, told: Option<u64>) -> Self {
+        Self { told, ..Self::new(draft) }
     }
 
     /// The response as it is when this end will have been told.
@@ -97,6 +116,10 @@ impl ResponseWriter {
     }
 
     fn frame(&mut self, frames: &mut Vec<u8>, event: ResponseEvent) {
+        if self.told.is_some_and(|told| self.sequence_number <= told) {
+            self.sequence_number += 1;
+            return;
+        }
         let head = format!("event: {}\ndata: ", event.name());
         frames.extend_from_slice(head.as_bytes());
         let event = NumberedEvent { event, sequence_number: self.sequence_number };

@@ -7,13 +7,14 @@ mod tests;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use protocol::ApiError;
 use protocol::openai::chat;
 use protocol::openai::responses::{
     ChosenTool, Input, Item, Reasoning, Response, ResponseRequest, ResponseStatus, TextConfig, TextFormat,
     Tool, ToolChoice,
 };
+use protocol::task::Priority;
 use protocol::worker::{Constraint, ExecuteRequest};
-use protocol::{ApiError, ErrorCode};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -131,6 +132,17 @@ pub fn response_order(
     Ok(ResponseOrder { request, draft: draft(body, tools, reasoning, text), input })
 }
 
+/// The request of a response that was checked when it was asked for.
+pub fn response_again(
+    model: String,
+    order: ExecuteRequest,
+    priority: Priority,
+    session: Option<String>,
+) -> InferenceRequest {
+    let placement = Placement::default();
+    InferenceRequest { model, order, names: NAMES, priority, placement, session, deadline: None }
+}
+
 /// The answer as far as it repeats what was asked for.
 fn draft(body: ResponseRequest, tools: Vec<Tool>, reasoning: Reasoning, text: TextConfig) -> Response {
     Response {
@@ -172,12 +184,9 @@ fn draft(body: ResponseRequest, tools: Vec<Tool>, reasoning: Reasoning, text: Te
 
 /// Every known field that would change the answer is honoured or refused by name; none is silently ignored.
 fn refuse_what_is_not_there(body: &ResponseRequest) -> Result<(), ApiError> {
-    if body.background.unwrap_or(false) {
-        let message = "'background': this server does not make responses in the background yet.";
-        let action = "Leave 'background' out; with \"stream\": true the response is told as it is made.";
-        return Err(ApiError::new(ErrorCode::NotAvailable, message)
-            .with_param("background")
-            .with_action(action));
+    if body.background.unwrap_or(false) && !body.store.unwrap_or(true) {
+        let message = "'background' needs 'store': what is made in the background is asked for later.";
+        return Err(ApiError::invalid("background", message));
     }
     if let Some(truncation) = body.truncation.as_deref().filter(|truncation| *truncation != "disabled") {
         if truncation != "auto" {

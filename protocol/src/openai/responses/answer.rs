@@ -47,7 +47,7 @@ pub struct Response {
     pub service_tier: String,
     /// Whether it is kept.
     pub store: bool,
-    /// Always false.
+    /// Whether it is made in the background.
     pub background: bool,
     /// What it was sampled with.
     pub temperature: f32,
@@ -82,6 +82,7 @@ pub enum ResponseStatus {
     Completed,
     Incomplete,
     Failed,
+    Cancelled,
 }
 
 /// What went wrong, in the few words that OpenAI's clients know; the stream's `error` event has the code itself.

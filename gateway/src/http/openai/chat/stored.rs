@@ -10,10 +10,10 @@ use protocol::openai::chat::{
 use protocol::{ApiError, ErrorEnvelope};
 
 use super::super::super::State;
-use super::super::{not_kept, read_kept};
+use super::super::not_kept;
 use crate::http::page::{self, Parameters, parameter};
 use crate::inference::metadata;
-use crate::store::{Kind, Object, Order};
+use crate::store::{Kind, Object, Order, read_kept};
 
 /// The chat completions that were made with `store`, oldest first. `metadata[key]=value` asks for those that bear this pair.
 #[utoipa::path(

@@ -5,15 +5,18 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use daemon::auth::Caller;
 use daemon::http::{Failure, Json, Path};
+use futures::StreamExt;
 use protocol::openai::responses::{self, Item, ResponseDeleted, ResponseInputItems};
-use protocol::{ApiError, ErrorCode, ErrorEnvelope};
+use protocol::{ApiError, ErrorCode, ErrorEnvelope, JobId};
 
 use super::super::super::State;
-use super::super::{not_kept, read_kept};
-use super::conversation::{conversation, no_conversation};
+use super::super::not_kept;
 use crate::http::page::{self, Parameters, parameter};
-use crate::inference::check_includes;
-use crate::store::{Kind, Object, Order};
+use crate::http::stream::streamed;
+use crate::inference::{ResponseWriter, check_includes};
+use crate::responses::{conversation, no_conversation};
+use crate::store::{Kind, Object, Order, read_kept};
+use crate::tasks::IsEnded;
 
 /// A response that was stored.
 #[utoipa::path(
@@ -21,8 +24,8 @@ use crate::store::{Kind, Object, Order};
     params(
         ("response_id" = String, Path),
         ("include" = Option<Vec<String>>, Query, description = "Accepted: a stored response holds all that it was made with"),
-        ("stream" = Option<bool>, Query, description = "Must be absent or false: events are told once, as they come"),
-        ("starting_after" = Option<u64>, Query, description = "Must be absent"),
+        ("stream" = Option<bool>, Query, description = "Tell the events of a response that is or was made in the background"),
+        ("starting_after" = Option<u64>, Query, description = "With `stream`, the number of the event that was seen last"),
     ),
     responses(
         (status = 200, description = "The response", body = responses::Response),
@@ -38,15 +41,43 @@ pub(in crate::http) async fn retrieve(
     parameters: Parameters,
 ) -> Result<Response, Failure> {
     check_includes(&page::list(&parameters, "include"))?;
-    let follows = |name: &&str| parameter(&parameters, name).is_some_and(|value| value != "false");
-    if let Some(name) = ["stream", "starting_after"].into_iter().find(follows) {
-        let message = format!(
-            "'{name}': this server tells the events of a response once, as they come; without it the whole response is told."
-        );
-        return Err(ApiError::new(ErrorCode::UnsupportedParameter, message).with_param(name).into());
+    let seen = parameter(&parameters, "starting_after").map(|text| {
+        text.parse().map_err(|_| {
+            ApiError::invalid("starting_after", "'starting_after' must be the number of an event.")
+        })
+    });
+    if parameter(&parameters, "stream").is_some_and(|value| value != "false") {
+        let background = queen.jobs.background(caller.as_str(), &id, IsEnded::Either).await?;
+        let Some(background) = background else {
+            // What is not there is that first.
+            find(&queen, &caller, &id).await?;
+            let message =
+                "'stream': only the events of a response that is made in the background can be told again.";
+            return Err(ApiError::new(ErrorCode::UnsupportedParameter, message).with_param("stream").into());
+        };
+        return Ok(followed(&queen, caller.as_str(), background.draft, seen.transpose()?).await?);
+    }
+    if seen.is_some() {
+        let message = "'starting_after' needs 'stream'.";
+        return Err(ApiError::invalid("starting_after", message).into());
+    }
+    if let Some(response) = queen.jobs.response(caller.as_str(), &id).await? {
+        return Ok(Json(response).into_response());
     }
     let body = find(&queen, &caller, &id).await?.body;
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// The events of a response that is or was made in the background, after the one that was seen last.
+pub(super) async fn followed(
+    queen: &State,
+    owner: &str,
+    draft: responses::Response,
+    seen: Option<u64>,
+) -> Result<Response, ApiError> {
+    let events = queen.jobs.events(owner, &JobId::from(draft.id.as_str()), None).await?;
+    let events = events.map(|(_, event)| (0, event));
+    streamed(Box::pin(events), ResponseWriter::after(draft, seen)).await
 }
 
 /// Delete a response that was stored. Those that go on from it can be gone on from no more.
@@ -64,17 +95,22 @@ pub(in crate::http) async fn delete(
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Json<ResponseDeleted>, Failure> {
+    if queen.jobs.background(caller.as_str(), &id, IsEnded::No).await?.is_some() {
+        queen.jobs.cancel(caller.as_str(), &JobId::from(id.as_str())).await?;
+    }
     if !queen.store.delete(caller.as_str(), Kind::Response, &id).await.map_err(ApiError::from)? {
         return Err(missing().into());
     }
     Ok(Json(ResponseDeleted { id, object: "response", deleted: true }))
 }
 
-/// Cancel a response that is made in the background, which none is: closing its stream cancels any other.
+/// Cancel a response that is made in the background. One that has ended stays as it is; any other is cancelled by closing its
+/// stream.
 #[utoipa::path(
     post, path = "/v1/responses/{response_id}/cancel", operation_id = "cancel_response", tag = "openai",
     params(("response_id" = String, Path)),
     responses(
+        (status = 200, description = "The response as it stands", body = responses::Response),
         (status = 400, description = "It was not made in the background", body = ErrorEnvelope),
         (status = 401, description = "No valid credential", body = ErrorEnvelope),
         (status = 404, description = "There is no such thing", body = ErrorEnvelope),
@@ -85,7 +121,16 @@ pub(in crate::http) async fn cancel(
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Json<responses::Response>, Failure> {
-    find(&queen, &caller, &id).await?;
+    if queen.jobs.background(caller.as_str(), &id, IsEnded::No).await?.is_some() {
+        queen.jobs.cancel(caller.as_str(), &JobId::from(id.as_str())).await?;
+    }
+    if let Some(response) = queen.jobs.response(caller.as_str(), &id).await? {
+        return Ok(Json(response));
+    }
+    let response: responses::Response = read_kept(&find(&queen, &caller, &id).await?.body)?;
+    if response.background {
+        return Ok(Json(response));
+    }
     let message = "Only a response that is made in the background can be cancelled; this one has ended.";
     let error = ApiError::invalid("response_id", message);
     Err(error.with_action("Close the connection to end a response that is being made.").into())

@@ -117,7 +117,7 @@ impl Answer {
 
     /// The answer ended. One in which nothing was said, thought or called has an empty message.
     pub(super) fn end(&mut self, reason: FinishReason, usage: TokenUsage) -> Vec<ResponseEvent> {
-        let is_whole = reason != FinishReason::Length;
+        let is_whole = !matches!(reason, FinishReason::Length | FinishReason::Cancelled);
         let mut events =
             if self.response.output.is_empty() { self.open(Growing::Message) } else { Vec::new() };
         events.extend(self.close(if is_whole { ItemStatus::Completed } else { ItemStatus::Incomplete }));
@@ -126,6 +126,10 @@ impl Answer {
             self.response.status = ResponseStatus::Completed;
             self.response.completed_at = Some(unix_seconds());
             events.push(ResponseEvent::Completed(self.lifecycle()));
+        } else if reason == FinishReason::Cancelled {
+            // There is no event of that name.
+            self.response.status = ResponseStatus::Cancelled;
+            events.push(ResponseEvent::Incomplete(self.lifecycle()));
         } else {
             self.response.status = ResponseStatus::Incomplete;
             self.response.incomplete_details =

@@ -33,7 +33,6 @@ fn function(name: &str) -> Value {
 #[test]
 fn what_is_out_of_range_or_not_there_is_refused_by_name() {
     for (param, value) in [
-        ("background", json!(true)),
         ("conversation", json!("conv_1")),
         ("prompt", json!({"id": "pmpt_1"})),
         ("moderation", json!({"model": "x"})),

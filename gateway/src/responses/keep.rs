@@ -6,23 +6,24 @@ use protocol::events::End;
 use protocol::openai::responses::{Item, Response};
 use protocol::{ApiError, TaskEvent};
 
-use crate::inference::{Asker, FrameWriter, ResponseWriter};
+use crate::inference::{FrameWriter, ResponseWriter};
 use crate::store::{Kind, Object, Store};
 
 /// What is kept with a response, and where.
-pub(super) struct Keep {
+pub struct Keep {
     store: Store,
     owner: String,
     input: Vec<Item>,
 }
 
 impl Keep {
-    pub(super) fn new(store: &Store, asker: &Asker, input: Vec<Item>) -> Self {
-        Self { store: store.clone(), owner: asker.caller.to_string(), input }
+    /// For a response of this owner that was asked with these items.
+    pub fn new(store: &Store, owner: &str, input: Vec<Item>) -> Self {
+        Self { store: store.clone(), owner: owner.to_owned(), input }
     }
 
     /// Puts a response away.
-    pub(super) async fn keep(&self, response: &Response) -> Result<(), ApiError> {
+    pub async fn keep(&self, response: &Response) -> Result<(), ApiError> {
         let object = Object {
             kind: Kind::Response,
             id: response.id.clone(),
@@ -37,16 +38,23 @@ impl Keep {
         let items = self.input.iter().chain(&response.output).map(|item| item.id().to_owned());
         Ok(self.store.put(object, items.collect()).await?)
     }
+
+    /// The same for one that an attempt before this one may have put away.
+    pub async fn keep_anew(&self, response: &Response) -> Result<(), ApiError> {
+        self.store.delete(&self.owner, Kind::Response, &response.id).await?;
+        self.keep(response).await
+    }
 }
 
 /// A writer whose stream ends when the response is kept.
-pub(super) struct KeptWriter {
+pub struct KeptWriter {
     writer: ResponseWriter,
     keep: Keep,
 }
 
 impl KeptWriter {
-    pub(super) fn new(writer: ResponseWriter, keep: Keep) -> Self {
+    /// Writes what this writer writes.
+    pub fn new(writer: ResponseWriter, keep: Keep) -> Self {
         Self { writer, keep }
     }
 }

@@ -5,15 +5,14 @@ use std::collections::HashMap;
 use protocol::openai::responses::{Item, Response, ResponseRequest};
 use protocol::{ApiError, ErrorCode};
 
-use super::super::read_kept;
 use crate::inference::{Context, references};
-use crate::store::{Object, Store};
+use crate::store::{Object, Store, read_kept};
 
 /// Items that one request may refer to.
 const REFERENCES: usize = 256;
 
 /// Looks up all that a request refers to.
-pub(super) async fn context(store: &Store, owner: &str, body: &ResponseRequest) -> Result<Context, ApiError> {
+pub async fn context(store: &Store, owner: &str, body: &ResponseRequest) -> Result<Context, ApiError> {
     let past = match &body.previous_response_id {
         Some(id) => conversation(store, owner, id).await?.ok_or_else(|| no_conversation(id))?,
         None => Vec::new(),
@@ -35,11 +34,7 @@ pub(super) async fn context(store: &Store, owner: &str, body: &ResponseRequest) 
 }
 
 /// All items of a response and of those that it goes on from, in their order; `None` if not all of them are kept.
-pub(super) async fn conversation(
-    store: &Store,
-    owner: &str,
-    id: &str,
-) -> Result<Option<Vec<Item>>, ApiError> {
+pub async fn conversation(store: &Store, owner: &str, id: &str) -> Result<Option<Vec<Item>>, ApiError> {
     let Some(turns) = store.conversation(owner, id).await? else { return Ok(None) };
     let items = turns.iter().map(items).collect::<Result<Vec<_>, _>>()?;
     Ok(Some(items.concat()))
@@ -53,7 +48,8 @@ fn items(object: &Object) -> Result<Vec<Item>, ApiError> {
     Ok(items)
 }
 
-pub(super) fn no_conversation(id: &str) -> ApiError {
+/// What those are told who go on with what is not there.
+pub fn no_conversation(id: &str) -> ApiError {
     let message = format!(
         "The conversation up to the response '{id}' is not stored, not stored as a whole any more, or too long."
     );
