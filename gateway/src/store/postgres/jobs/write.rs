@@ -150,11 +150,13 @@ pub async fn cancel(
     let mut query = ending(&cancel.outcome);
     query.push("id = ").push_bind(&cancel.id).push(" AND owner = ").push_bind(&cancel.owner);
     change.ended(&end(connection, query.push(" AND state || '' = 'queued'")).await?);
-    sqlx::query("UPDATE jobs SET is_cancelling = TRUE WHERE id = $1 AND owner = $2 AND state || '' = 'running'")
-        .bind(&cancel.id)
-        .bind(&cancel.owner)
-        .execute(&mut *connection)
-        .await?;
+    sqlx::query(
+        "UPDATE jobs SET is_cancelling = TRUE WHERE id = $1 AND owner = $2 AND state || '' = 'running'",
+    )
+    .bind(&cancel.id)
+    .bind(&cancel.owner)
+    .execute(&mut *connection)
+    .await?;
     let query = concat!("SELECT ", job_columns!(), " FROM jobs WHERE id = $1 AND owner = $2");
     let row = sqlx::query(query).bind(&cancel.id).bind(&cancel.owner).fetch_optional(connection).await?;
     cancel.reply.set(row.as_ref().map(read).transpose()?);
