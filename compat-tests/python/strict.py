@@ -278,6 +278,8 @@ class EventReader:
         if (event := check(self.what, self.type, data.removeprefix(b"data: "))) is None:
             return
         self.expect(name == b"event: " + event.type.encode(), f"{event.type} is called {name!r}")
+        # Who has seen a part is told the rest.
+        self.count = self.count or event.sequence_number if "GET" in self.what else self.count
         self.expect(event.sequence_number == self.count, f"{event.sequence_number} comes as number {self.count}")
         self.expect(self.last not in self.LAST, f"{event.type} comes after {self.last}")
         self.count, self.last = self.count + 1, event.type

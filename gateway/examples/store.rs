@@ -38,7 +38,13 @@ struct Args {
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let folder = tempfile::tempdir_in(".")?;
-    let bounds = Bounds { age: Duration::from_hours(24), objects: 1_000_000, bytes: 4 << 30 };
+    let bounds = Bounds {
+        age: Duration::from_hours(24),
+        objects: 1_000_000,
+        bytes: 4 << 30,
+        file_bytes: 0,
+        owner_file_bytes: 0,
+    };
     let location = match &args.database {
         Some(url) => Location::postgres(url)?,
         None => Location::Sqlite(folder.path().join("queen.db")),

@@ -20,6 +20,8 @@ use crate::store::{Bounds, Location};
 /// Objects that are kept for callers at most, and their bytes in all.
 const KEPT_OBJECTS: u64 = 1_000_000;
 const KEPT_BYTES: u64 = 4 << 30;
+/// Bytes of files that callers have uploaded, and of what batches made of them.
+const FILE_BYTES: u64 = 100 << 30;
 
 /// One OpenAI-compatible server over all your machines.
 #[derive(Debug, Parser)]
@@ -235,6 +237,8 @@ impl Settings {
                 ),
                 objects: KEPT_OBJECTS,
                 bytes: KEPT_BYTES,
+                file_bytes: FILE_BYTES,
+                owner_file_bytes: FILE_BYTES,
             },
             drain_grace: seconds(args.drain_seconds, section.drain_seconds, 3),
             cache_bytes: args.cache_mb.or(section.cache_mb).unwrap_or(64) << 20,

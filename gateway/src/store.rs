@@ -7,7 +7,9 @@
 //!
 //! There are two databases behind it, a file and a server, each with the SQL that suits it, and one set of tests.
 
+mod batches;
 mod error;
+mod files;
 mod jobs;
 mod location;
 mod objects;
@@ -21,10 +23,12 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use sqlx::sqlite::SqlitePool;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
+pub use batches::{Batch, BatchStatus};
 pub use error::StoreError;
+pub use files::{FILE_CHUNK, File, FileStatus, Quota, Upload};
 pub use jobs::{Enqueued, GroupCounts, Idempotency, Job, JobKind, JobState, NewJob, Outcome};
 pub use location::Location;
 pub use objects::{Kind, Object, read_kept};
@@ -32,6 +36,8 @@ pub use page::{Order, Page, Paged};
 
 /// Writes that wait for the writer at most; more wait for a place.
 const QUEUED_WRITES: usize = 4096;
+/// Pieces of files among them at most.
+const QUEUED_PIECES: usize = 16;
 
 /// The way to what is kept. Cheap to clone.
 #[derive(Clone)]
@@ -39,6 +45,8 @@ pub struct Store {
     backend: Backend,
     writes: mpsc::Sender<write::Write>,
     signs: Arc<Signs>,
+    /// Places for pieces of files that wait to be written.
+    pieces: Arc<Semaphore>,
 }
 
 /// Which database it is, and the way to read it.
@@ -92,7 +100,7 @@ struct Signs {
     unfinished: AtomicU64,
 }
 
-/// How long and how much is kept, of objects and of ended jobs each; what is oldest goes first.
+/// How long and how much is kept, of objects and of ended jobs each; what is oldest goes first. Files stay.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
     /// Older ones go.
@@ -101,6 +109,10 @@ pub struct Bounds {
     pub objects: u64,
     /// Bytes of what was said, asked and answered.
     pub bytes: u64,
+    /// Bytes of all files; no more are taken.
+    pub file_bytes: u64,
+    /// Bytes of one owner's files; no more are taken.
+    pub owner_file_bytes: u64,
 }
 
 impl Store {
@@ -118,7 +130,8 @@ impl Store {
                 (Backend::Postgres(readers), Writes::Postgres(Box::new(writer)))
             }
         };
-        Ok((Self { backend, writes, signs }, Writer(writer)))
+        let pieces = Arc::new(Semaphore::new(QUEUED_PIECES));
+        Ok((Self { backend, writes, signs, pieces }, Writer(writer)))
     }
 }
 

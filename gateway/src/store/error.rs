@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use protocol::{ApiError, ErrorCode};
 
+use super::Quota;
+
 /// Why the database did not do what was asked.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
@@ -19,6 +21,12 @@ pub enum StoreError {
     /// It went out of reach while it committed; whether it did is not known.
     #[error("the database went out of reach while it committed: {0}")]
     Unknown(String),
+    /// The file may not be longer.
+    #[error("{0}")]
+    Quota(Quota),
+    /// An upload took too long, and its file is gone.
+    #[error("the upload was given up")]
+    Gone,
     /// The queen is ending.
     #[error("the writer has ended")]
     Stopped,
@@ -75,8 +83,19 @@ impl StoreError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        tracing::error!(%error, "the queen's database cannot be used");
+        if !matches!(error, StoreError::Quota(_) | StoreError::Gone) {
+            tracing::error!(%error, "the queen's database cannot be used");
+        }
         match error {
+            StoreError::Quota(quota) => {
+                let message = format!("The file cannot be kept: {quota}.");
+                Self::new(ErrorCode::InsufficientDisk, message).with_action(
+                    "Delete files that are not needed any more, or ask the server's owner for more room.",
+                )
+            }
+            StoreError::Gone => {
+                Self::new(ErrorCode::RequestTimeout, "The upload took too long and was given up.")
+            }
             StoreError::Full(_) => {
                 let message = "Nothing more can be kept: the server's disk is full.";
                 Self::new(ErrorCode::InsufficientDisk, message)
@@ -95,6 +114,10 @@ impl From<StoreError> for ApiError {
             StoreError::Stopped => {
                 Self::new(ErrorCode::ShuttingDown, "The server is stopping.").with_retry_after_ms(5000)
             }
+            StoreError::Database(error) if code(&error).as_deref() == Some(NO_TEXT) => Self::new(
+                ErrorCode::InvalidRequest,
+                "A text of the request holds the character NUL, which cannot be kept.",
+            ),
             StoreError::Database(_) => Self::new(
                 ErrorCode::Internal,
                 "The server's database cannot be used; the server's log tells why.",

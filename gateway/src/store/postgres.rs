@@ -1,5 +1,7 @@
 //! A server that several queens may share. Each has a lease; whoever has none is dead, and what it held is done again.
 
+pub(super) mod batches;
+pub(super) mod files;
 pub(super) mod jobs;
 mod keeper;
 mod lanes;
@@ -86,6 +88,7 @@ async fn migrate(pool: &PgPool) -> anyhow::Result<()> {
     let steps = vec![
         step(1, "objects", include_str!("../../migrations/postgres/0001_objects.sql")),
         step(2, "jobs", include_str!("../../migrations/postgres/0002_jobs.sql")),
+        step(3, "files", include_str!("../../migrations/postgres/0003_files.sql")),
     ];
     // Of several queens that start at once one does it, and the others wait.
     Ok(Migrator::with_migrations(steps).run(pool).await?)

@@ -1,5 +1,7 @@
 //! The embedded database: one file, one writer, readers beside it.
 
+pub(super) mod batches;
+pub(super) mod files;
 pub(super) mod jobs;
 pub(super) mod objects;
 mod retention;
@@ -75,6 +77,7 @@ async fn migrate(connection: &mut SqliteConnection) -> anyhow::Result<()> {
     let steps = vec![
         step(1, "objects", include_str!("../../migrations/sqlite/0001_objects.sql")),
         step(2, "jobs", include_str!("../../migrations/sqlite/0002_jobs.sql")),
+        step(3, "files", include_str!("../../migrations/sqlite/0003_files.sql")),
     ];
     Ok(Migrator::with_migrations(steps).run(connection).await?)
 }

@@ -2,6 +2,8 @@
 
 use tokio::sync::oneshot;
 
+use super::batches::{CancelBatch, ClaimBatches, PutBatch, UpdateBatch};
+use super::files::{AppendFile, BeginFile, DeleteFile, FinishFile};
 use super::jobs::{Begin, Cancel, CancelGroup, Claim, Complete, Enqueue, Reclaim, Release};
 use super::objects::{Delete, Put, SetMetadata};
 use super::{Store, StoreError};
@@ -19,6 +21,14 @@ pub(super) enum Write {
     Cancel(Box<Cancel>),
     CancelGroup(Box<CancelGroup>),
     Reclaim(Reclaim),
+    BeginFile(Box<BeginFile>),
+    AppendFile(AppendFile),
+    FinishFile(FinishFile),
+    DeleteFile(DeleteFile),
+    PutBatch(Box<PutBatch>),
+    UpdateBatch(Box<UpdateBatch>),
+    CancelBatch(Box<CancelBatch>),
+    ClaimBatches(ClaimBatches),
 }
 
 /// Who waits, and what will be told once it is true.
@@ -58,6 +68,14 @@ impl Write {
             Self::Cancel(write) => write.reply.tell(committed),
             Self::CancelGroup(write) => write.reply.tell(committed),
             Self::Reclaim(write) => write.reply.tell(committed),
+            Self::BeginFile(write) => write.reply.tell(committed),
+            Self::AppendFile(write) => write.reply.tell(committed),
+            Self::FinishFile(write) => write.reply.tell(committed),
+            Self::DeleteFile(write) => write.reply.tell(committed),
+            Self::PutBatch(write) => write.reply.tell(committed),
+            Self::UpdateBatch(write) => write.reply.tell(committed),
+            Self::CancelBatch(write) => write.reply.tell(committed),
+            Self::ClaimBatches(write) => write.reply.tell(committed),
         }
     }
 

@@ -36,7 +36,7 @@ fn keyed(id: &str, key: &str, digest: &str) -> NewJob {
     NewJob { idempotency, ..new_job(id) }
 }
 
-fn line(group: &str, line: u32) -> NewJob {
+pub fn line(group: &str, line: u32) -> NewJob {
     let id = format!("{group} {line}");
     NewJob { kind: JobKind::BatchLine, group: Some((group.to_owned(), line)), ..new_job(&id) }
 }

@@ -5,6 +5,8 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test tells by failing")]
 
+mod batches;
+mod files;
 mod jobs;
 mod objects;
 mod outage;
@@ -19,7 +21,13 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Executor};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-const PLENTY: Bounds = Bounds { age: Duration::from_hours(24), objects: 1000, bytes: 1 << 20 };
+const PLENTY: Bounds = Bounds {
+    age: Duration::from_hours(24),
+    objects: 1000,
+    bytes: 1 << 20,
+    file_bytes: 1 << 30,
+    owner_file_bytes: 1 << 30,
+};
 const CENTURY: Duration = Duration::from_hours(24 * 36_525);
 /// What takes longer does not happen.
 const LONG: Duration = Duration::from_mins(1);

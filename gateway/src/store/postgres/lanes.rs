@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::keeper::{CHANNEL, Keeper};
 use super::lease::Lease;
 use super::tallies::{self, Tally};
-use super::{ANSWER_WITHIN, CONNECT_WITHIN, code, jobs, objects};
+use super::{ANSWER_WITHIN, CONNECT_WITHIN, batches, code, files, jobs, objects};
 use crate::store::write::Write;
 use crate::store::{Bounds, Signs, StoreError};
 
@@ -80,6 +80,7 @@ impl Writer {
                 signs: self.signs.clone(),
                 lease: self.lease.clone(),
                 announce: announce.clone(),
+                bounds: self.bounds,
             };
             lanes.spawn(lane.run(stop.clone()));
         }
@@ -102,6 +103,7 @@ impl Writer {
 async fn give_back(pool: &PgPool, lease: &Lease) -> sqlx::Result<()> {
     let mut transaction = pool.begin().await?;
     jobs::write::release_all(&mut transaction, &lease.holder()).await?;
+    batches::release_all(&mut transaction, &lease.holder()).await?;
     lease.end(&mut *transaction).await?;
     tallies::join(&mut transaction).await?;
     transaction.commit().await?;
@@ -120,6 +122,7 @@ struct Lane {
     signs: Arc<Signs>,
     lease: Arc<Lease>,
     announce: Arc<Notify>,
+    bounds: Bounds,
 }
 
 impl Lane {
@@ -184,7 +187,8 @@ impl Lane {
         let mut connection = self.connect().await?;
         let holder = self.lease.holder();
         let mut is_committing = false;
-        let applying = transact(&mut connection, self.number, &holder, group, &mut is_committing);
+        let applying =
+            transact(&mut connection, self.number, &self.bounds, &holder, group, &mut is_committing);
         let outcome = match tokio::time::timeout(ANSWER_WITHIN, applying).await {
             Ok(outcome) => outcome.map_err(StoreError::from),
             Err(_) => Err(StoreError::Unavailable("it does not answer".to_owned())),
@@ -233,12 +237,13 @@ impl Lane {
 async fn transact(
     connection: &mut PgConnection,
     lane: i32,
+    bounds: &Bounds,
     holder: &str,
     group: &mut [Write],
     is_committing: &mut bool,
 ) -> sqlx::Result<()> {
     let mut transaction = connection.begin().await?;
-    let change = match apply(&mut transaction, holder, group).await {
+    let change = match apply(&mut transaction, bounds, holder, group).await {
         Ok(change) => change,
         Err(error) => {
             if code(&error).is_some() {
@@ -257,7 +262,12 @@ async fn transact(
 
 /// Those that wait together have no order among them, so what can be one statement is one, and claims come last, when there
 /// is most to claim.
-async fn apply(connection: &mut PgConnection, holder: &str, group: &mut [Write]) -> sqlx::Result<Tally> {
+async fn apply(
+    connection: &mut PgConnection,
+    bounds: &Bounds,
+    holder: &str,
+    group: &mut [Write],
+) -> sqlx::Result<Tally> {
     let mut change = Tally::default();
     let (mut puts, mut enqueues, mut completes, mut claims) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -273,6 +283,14 @@ async fn apply(connection: &mut PgConnection, holder: &str, group: &mut [Write])
             Write::Release(release) => jobs::write::release(connection, holder, release).await?,
             Write::Cancel(cancel) => jobs::write::cancel(connection, &mut change, cancel).await?,
             Write::CancelGroup(cancel) => jobs::write::cancel_group(connection, &mut change, cancel).await?,
+            Write::BeginFile(begin) => files::begin(connection, begin).await?,
+            Write::AppendFile(append) => files::append(connection, bounds, append).await?,
+            Write::FinishFile(finish) => files::finish(connection, finish).await?,
+            Write::DeleteFile(delete) => files::delete(connection, delete).await?,
+            Write::PutBatch(put) => batches::put(connection, holder, put).await?,
+            Write::UpdateBatch(update) => batches::update(connection, holder, update).await?,
+            Write::CancelBatch(cancel) => batches::cancel(connection, cancel).await?,
+            Write::ClaimBatches(claim) => batches::claim(connection, holder, claim).await?,
             Write::Reclaim(reclaim) => {
                 let reclaimed = jobs::write::take_back(connection, &mut change, holder).await?;
                 reclaim.reply.set(reclaimed);

@@ -2,6 +2,7 @@
 
 use sqlx::postgres::{PgConnection, PgPool};
 
+use super::files;
 use super::tallies::{self, Tally};
 use crate::clock::unix_seconds;
 use crate::store::Bounds;
@@ -16,11 +17,12 @@ enum Subject {
     EndedJobs,
 }
 
-/// A job of a batch stays until all of the batch have ended: its answers are told together.
+/// A job of a batch stays until all of the batch have ended, and it has: its answers are told together.
 macro_rules! end_of_batch {
     () => {
-        "(batch IS NULL OR NOT EXISTS (SELECT 1 FROM jobs AS other \
-         WHERE other.batch = jobs.batch AND other.finished_at_ms IS NULL))"
+        "(batch IS NULL OR NOT (EXISTS (SELECT 1 FROM jobs AS other \
+         WHERE other.batch = jobs.batch AND other.finished_at_ms IS NULL) OR EXISTS (SELECT 1 FROM batches \
+         WHERE batches.id = jobs.batch AND status IN ('validating', 'in_progress', 'finalizing', 'cancelling'))))"
     };
 }
 
@@ -77,6 +79,10 @@ impl Subject {
     }
 }
 
+/// Batches that ended before a time, as far as it is known from when they began.
+const OLD_BATCHES: &str = "DELETE FROM batches WHERE created_at < $1 \
+     AND status NOT IN ('validating', 'in_progress', 'finalizing', 'cancelling')";
+
 /// Throws out what the bounds do not allow.
 pub struct Retention {
     bounds: Bounds,
@@ -98,6 +104,14 @@ impl Retention {
 
     /// Throws out all that has to go now.
     pub async fn prune(&mut self, pool: &PgPool) -> sqlx::Result<()> {
+        if self.due.contains(&true) {
+            let mut transaction = pool.begin().await?;
+            files::expire(&mut transaction, unix_seconds()).await?;
+            let earliest = unix_seconds() - self.bounds.age.as_secs() as i64;
+            sqlx::query(OLD_BATCHES).bind(earliest).execute(&mut *transaction).await?;
+            transaction.commit().await?;
+        }
+        while files::throw_out(&mut *pool.acquire().await?).await? >= files::PIECES_AT_ONCE {}
         for subject in Subject::ALL {
             while self.due[subject as usize] {
                 let earliest = unix_seconds() - self.bounds.age.as_secs() as i64;

@@ -5,6 +5,7 @@ use std::ops::AddAssign;
 use sqlx::Row;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
+use super::files;
 use crate::store::{Bounds, StoreError};
 
 /// Entries that are thrown out at once where there is too much.
@@ -88,11 +89,12 @@ enum Subject {
     EndedJobs,
 }
 
-/// A job of a batch stays until all of the batch have ended: its answers are told together.
+/// A job of a batch stays until all of the batch have ended, and it has: its answers are told together.
 macro_rules! end_of_batch {
     () => {
-        "(batch IS NULL OR NOT EXISTS (SELECT 1 FROM jobs AS other \
-         WHERE other.batch = jobs.batch AND other.finished_at_ms IS NULL))"
+        "(batch IS NULL OR NOT (EXISTS (SELECT 1 FROM jobs AS other \
+         WHERE other.batch = jobs.batch AND other.finished_at_ms IS NULL) OR EXISTS (SELECT 1 FROM batches \
+         WHERE batches.id = jobs.batch AND status IN ('validating', 'in_progress', 'finalizing', 'cancelling'))))"
     };
 }
 
@@ -130,6 +132,10 @@ impl Subject {
     }
 }
 
+/// Batches that ended before a time, as far as it is known from when they began.
+const OLD_BATCHES: &str = "DELETE FROM batches WHERE created_at < ? \
+     AND status NOT IN ('validating', 'in_progress', 'finalizing', 'cancelling')";
+
 /// Throws out what the bounds do not allow.
 pub struct Retention {
     bounds: Bounds,
@@ -140,6 +146,10 @@ pub struct Retention {
 impl Retention {
     pub const fn new(bounds: Bounds) -> Self {
         Self { bounds, stuck: [false; Subject::ALL.len()] }
+    }
+
+    pub const fn bounds(&self) -> &Bounds {
+        &self.bounds
     }
 
     /// Begins a round.
@@ -168,7 +178,13 @@ impl Retention {
         for subject in Subject::ALL {
             is_more |= self.prune_subject(connection, kept, subject, now).await? >= PRUNED_AT_ONCE;
         }
-        Ok(is_more)
+        files::expire(connection, now).await?;
+        let pieces = files::throw_out(connection).await?;
+        if pieces > 0 {
+            sqlx::query("PRAGMA incremental_vacuum(4096)").execute(&mut *connection).await?;
+        }
+        sqlx::query(OLD_BATCHES).bind(now - self.bounds.age.as_secs() as i64).execute(connection).await?;
+        Ok(is_more || pieces >= files::PIECES_AT_ONCE)
     }
 
     async fn prune_subject(

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::retention::{Kept, Retention};
-use super::{jobs, objects};
+use super::{batches, files, jobs, objects};
 use crate::clock::{unix_millis, unix_seconds};
 use crate::store::write::Write;
 use crate::store::{Bounds, Signs, StoreError};
@@ -32,6 +32,8 @@ pub struct Writer {
     kept: Kept,
     retention: Retention,
     synced: Synced,
+    /// There may be something to throw out.
+    is_pruning: bool,
 }
 
 /// What a commit waits for.
@@ -59,6 +61,7 @@ impl Writer {
             kept,
             retention: Retention::new(bounds),
             synced: Synced::Lazily,
+            is_pruning: false,
         };
         let reclaimed = writer.reclaim().await?;
         if reclaimed > 0 {
@@ -79,7 +82,6 @@ impl Writer {
         // The first tick comes at once.
         let mut hourly = tokio::time::interval(PRUNE_EVERY);
         hourly.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut is_pruning = false;
         let mut group = Vec::new();
         loop {
             tokio::select! {
@@ -91,10 +93,10 @@ impl Writer {
                 () = stop.cancelled(), if !self.writes.is_closed() => self.writes.close(),
                 _ = hourly.tick() => {
                     self.retention.begin();
-                    is_pruning = true;
+                    self.is_pruning = true;
                 }
                 // In small steps, since nobody waits for it.
-                () = std::future::ready(()), if is_pruning => is_pruning = self.prune().await,
+                () = std::future::ready(()), if self.is_pruning => self.is_pruning = self.prune().await,
             }
         }
         self.close().await;
@@ -102,7 +104,11 @@ impl Writer {
 
     async fn close(mut self) {
         // Nobody died: what still runs is given back without being held against it.
-        if let Err(error) = jobs::write::release_all(&mut self.connection, &self.holder).await {
+        let released = async {
+            jobs::write::release_all(&mut self.connection, &self.holder).await?;
+            batches::release_all(&mut self.connection, &self.holder).await
+        };
+        if let Err(error) = released.await {
             tracing::warn!(%error, "running jobs were not given back; they will be at the next start");
         }
         if let Err(error) = self.connection.close().await {
@@ -137,10 +143,11 @@ impl Writer {
         // A transaction that began by reading could not be sure to write.
         let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
         let mut kept = self.kept;
-        apply(&mut transaction, &mut kept, &self.holder, group).await?;
+        apply(&mut transaction, &mut kept, self.retention.bounds(), &self.holder, group).await?;
         transaction.commit().await?;
         self.kept = kept;
         self.tell_signs();
+        self.is_pruning |= group.iter().any(|write| matches!(write, Write::DeleteFile(_)));
         if group.iter().any(Write::brings_work) {
             self.signs.work.notify_one();
         }
@@ -152,6 +159,7 @@ impl Writer {
         let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
         let reclaimed =
             jobs::write::reclaim(&mut transaction, &mut self.kept, &self.holder, unix_millis()).await?;
+        files::abandon_uploads(&mut transaction).await?;
         transaction.commit().await?;
         Ok(reclaimed)
     }
@@ -190,6 +198,7 @@ impl Writer {
 async fn apply(
     connection: &mut SqliteConnection,
     kept: &mut Kept,
+    bounds: &Bounds,
     holder: &str,
     group: &mut [Write],
 ) -> sqlx::Result<()> {
@@ -206,6 +215,14 @@ async fn apply(
             Write::Release(release) => jobs::write::release(connection, holder, release).await?,
             Write::Cancel(cancel) => jobs::write::cancel(connection, kept, cancel).await?,
             Write::CancelGroup(cancel) => jobs::write::cancel_group(connection, kept, cancel).await?,
+            Write::BeginFile(begin) => files::begin(connection, begin).await?,
+            Write::AppendFile(append) => files::append(connection, bounds, append).await?,
+            Write::FinishFile(finish) => files::finish(connection, finish).await?,
+            Write::DeleteFile(delete) => files::delete(connection, delete).await?,
+            Write::PutBatch(put) => batches::put(connection, holder, put).await?,
+            Write::UpdateBatch(update) => batches::update(connection, holder, update).await?,
+            Write::CancelBatch(cancel) => batches::cancel(connection, cancel).await?,
+            Write::ClaimBatches(claim) => batches::claim(connection, holder, claim).await?,
             Write::Reclaim(reclaim) => {
                 let reclaimed = jobs::write::reclaim(connection, kept, holder, reclaim.now_ms).await?;
                 reclaim.reply.set(reclaimed);
