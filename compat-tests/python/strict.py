@@ -13,7 +13,15 @@ from collections import Counter
 from typing import Literal, NamedTuple, Optional
 
 import httpx2
-from openai.types import Completion, CompletionChoice, CreateEmbeddingResponse, Model
+from openai.types import (
+    Batch,
+    Completion,
+    CompletionChoice,
+    CreateEmbeddingResponse,
+    FileDeleted,
+    FileObject,
+    Model,
+)
 from openai.types.chat import (
     ChatCompletion,
     ChatCompletionChunk,
@@ -100,6 +108,14 @@ class MessagePage(Page):
     data: list[StoredMessage]
 
 
+class FilePage(Page):
+    data: list[FileObject]
+
+
+class BatchPage(Page):
+    data: list[Batch]
+
+
 class ResponseDeleted(BaseModel):
     id: str
     object: Literal["response"]
@@ -129,6 +145,14 @@ ANSWERS = {
     r"POST /responses/[^/]+/cancel": Answer(Response),
     r"DELETE /responses/[^/]+": Answer(ResponseDeleted),
     r"GET /responses/[^/]+/input_items": Answer(ResponseItemList),
+    r"POST /files": Answer(FileObject),
+    r"GET /files": Answer(FilePage),
+    r"GET /files/[^/]+": Answer(FileObject),
+    r"DELETE /files/[^/]+": Answer(FileDeleted),
+    r"POST /batches": Answer(Batch),
+    r"GET /batches": Answer(BatchPage),
+    r"GET /batches/[^/]+": Answer(Batch),
+    r"POST /batches/[^/]+/cancel": Answer(Batch),
     r"POST /tokenize": Answer(Tokenized),
     r"POST /detokenize": Answer(Detokenized),
 }
@@ -184,6 +208,8 @@ def reader(response: httpx2.Response):
     what = f"{request.method} {request.url.path} → {response.status_code}"
     if response.status_code >= 400:
         return WholeReader(what, ErrorEnvelope)
+    if response.headers["content-type"] == "application/octet-stream":
+        return AnyReader()
     path = BASE_PATH.sub("", request.url.path, count=1)
     asked = f"{request.method} {path}"
     answers = [answer for pattern, answer in ANSWERS.items() if re.fullmatch(pattern, asked)]
@@ -193,7 +219,17 @@ def reader(response: httpx2.Response):
     [answer] = answers
     if response.headers["content-type"].startswith("text/event-stream"):
         return (EventReader if answer.frame is ResponseStreamEvent else FrameReader)(what, answer.frame)
-    return WholeReader(what, answer.whole, is_base64=b'"encoding_format":"base64"' in request.content)
+    return WholeReader(what, answer.whole, is_base64=path == "/embeddings" and b'"encoding_format":"base64"' in request.content)
+
+
+class AnyReader:
+    """Bytes of which nothing is expected."""
+
+    def take(self, chunk: bytes):
+        pass
+
+    def end(self):
+        pass
 
 
 class WholeReader:

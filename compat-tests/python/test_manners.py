@@ -252,9 +252,6 @@ class TestWhatIsNotThere:
             lambda client: client.images.generate(prompt="A cat", model="dall-e-3"),
             lambda client: client.audio.speech.create(input="Hello", model="tts-1", voice="alloy"),
             lambda client: client.audio.transcriptions.create(file=("a.wav", b"RIFF"), model="whisper-1"),
-            lambda client: client.files.list(),
-            lambda client: client.files.create(file=("a.jsonl", b"{}"), purpose="batch"),
-            lambda client: client.batches.list(),
         ],
     )
     def test_it_says_so_and_what_works_instead(self, url, ask):

@@ -30,6 +30,7 @@ use tower::{BoxError, Service};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::batches::Batches;
 use crate::inference::Inference;
 use crate::store::Store;
 use crate::tasks::Jobs;
@@ -41,6 +42,7 @@ pub use drain::Drain;
 pub struct Queen {
     pub(crate) inference: Inference,
     pub(crate) jobs: Jobs,
+    pub(crate) batches: Batches,
     pub(crate) store: Store,
     pub(crate) started: Instant,
     /// Cancelled when the queen was told to stop.
@@ -78,6 +80,12 @@ fn openai_routes() -> Routes {
         .routes(routes!(openai::completions::create))
         .routes(routes!(openai::embeddings::create))
         .routes(routes!(openai::rerank::create))
+        .routes(routes!(openai::files::create, openai::files::list))
+        .routes(routes!(openai::files::retrieve, openai::files::delete))
+        .routes(routes!(openai::files::content))
+        .routes(routes!(openai::batches::create, openai::batches::list))
+        .routes(routes!(openai::batches::retrieve))
+        .routes(routes!(openai::batches::cancel))
         .routes(routes!(openai::tokens::tokenize))
         .routes(routes!(openai::tokens::detokenize))
         .routes(routes!(openai::models::list))

@@ -34,10 +34,11 @@ pub use relay::{
 };
 pub use request::{
     Context, InferenceRequest, ResponseOrder, Thoughts, chat_request, check_includes, completion_order,
-    message_order, message_prompt, metadata, references, response_again, response_order, task_request,
-    tokenize_order, tokenize_refusal,
+    embed_request, message_order, message_prompt, metadata, references, response_again, response_order,
+    task_request, tokenize_order, tokenize_refusal,
 };
 pub use run::{Run, shutting_down};
+pub use vectors::embedding_list;
 
 /// All that a request needs to be answered.
 #[derive(Clone)]
@@ -83,6 +84,11 @@ impl Inference {
     pub fn preview(&self, request: &InferenceRequest, asker: &Asker) -> Result<Preview, ApiError> {
         let demand = demand::demand(self.model(&request.model, ModelKind::TextGen)?, request, asker);
         self.scheduler.preview(&demand)
+    }
+
+    /// Whether there is a model of this kind that a caller may call so.
+    pub fn check_model(&self, asked: &str, wanted: ModelKind) -> Result<(), ApiError> {
+        self.model(asked, wanted).map(drop)
     }
 
     /// The catalogs' name of the model that a caller asks for, which must be made for what is asked.

@@ -3,6 +3,7 @@
 //! `http` is the door, `inference` the path of one request, `scheduler` the queue and the slots, `hives` the machines,
 //! `tasks` the jobs of /v2. ARCHITECTURE.md walks a request through them.
 
+mod batches;
 mod clock;
 pub mod config;
 pub mod hives;

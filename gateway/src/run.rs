@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::batches::Batches;
 use crate::config::{LocalHive, Settings};
 use crate::hives::{Hives, Link, LocalHiveProcess, NodeName};
 use crate::http::{self, DoorSettings, Drain, Queen};
@@ -61,8 +62,16 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     };
     let jobs = Jobs::new(store.clone(), inference.clone(), stop.clone());
     tokio::spawn(jobs.clone().run());
-    let queen =
-        Arc::new(Queen { inference, jobs: jobs.clone(), store, started: Instant::now(), stop: stop.clone() });
+    let batches = Batches::new(store.clone(), inference.clone(), stop.clone());
+    tokio::spawn(batches.clone().run());
+    let queen = Arc::new(Queen {
+        inference,
+        jobs: jobs.clone(),
+        batches,
+        store,
+        started: Instant::now(),
+        stop: stop.clone(),
+    });
     let drain = Drain::new(stop.clone());
     let door = DoorSettings {
         token: settings.token.clone(),

@@ -176,7 +176,7 @@ impl Jobs {
         }
         match Work::read(&job)? {
             Work::Response(background) => Ok(Some(*background)),
-            Work::Task(_) => Ok(None),
+            Work::Task(_) | Work::Line => Ok(None),
         }
     }
 

@@ -7,6 +7,7 @@
     reason = "a test tells by failing, and its name tells what it is about"
 )]
 
+mod batch;
 mod crash;
 mod disconnect;
 mod durable;

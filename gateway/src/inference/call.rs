@@ -30,9 +30,16 @@ pub struct Asked<'a> {
     pub timeout: Option<Duration>,
     /// Who asks.
     pub asker: &'a Asker,
+    /// The band it waits in.
+    pub priority: Priority,
 }
 
-impl Asked<'_> {
+impl<'a> Asked<'a> {
+    /// Asked by somebody who waits for the answer.
+    pub fn in_person(model: &'a str, timeout: Option<Duration>, asker: &'a Asker) -> Self {
+        Self { model, timeout, asker, priority: Priority::Interactive }
+    }
+
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.timeout.map(|timeout| Instant::now() + timeout)
     }
@@ -68,7 +75,7 @@ impl Inference {
     ) -> Result<T, ApiError> {
         let demand = Demand {
             model: model.to_owned(),
-            priority: Priority::Interactive,
+            priority: asked.priority,
             key: asked.asker.caller.clone(),
             placement: Placement::default(),
             deadline: asked.deadline(),

@@ -10,6 +10,9 @@ use bytes::Bytes;
 use futures::future::{BoxFuture, ready};
 use protocol::events::{End, Queued};
 use protocol::{ApiError, ErrorEnvelope, TaskEvent};
+use uuid::Uuid;
+
+use crate::clock::unix_seconds;
 
 pub use chat::{ChatWriter, chat_completion};
 pub use completion::{CompletionWriter, best_choices, completion};
@@ -27,6 +30,18 @@ pub struct Head {
     pub model: String,
     /// Which build answers.
     pub system_fingerprint: String,
+}
+
+impl Head {
+    /// The head of a new answer whose id begins with `prefix`.
+    pub fn new(prefix: &str, model: &str) -> Self {
+        Self {
+            id: format!("{prefix}-{}", Uuid::new_v4().simple()),
+            created: unix_seconds(),
+            model: model.to_owned(),
+            system_fingerprint: format!("rbee-{}", env!("CARGO_PKG_VERSION")),
+        }
+    }
 }
 
 /// Writes the frames of one stream. What it tells of came from one run, or from several that are numbered from 0.

@@ -3,6 +3,7 @@
 
 mod chat;
 mod completion;
+mod embedding;
 mod messages;
 mod responses;
 mod task;
@@ -23,6 +24,7 @@ use crate::scheduler::Placement;
 
 pub use chat::chat_request;
 pub use completion::completion_order;
+pub use embedding::embed_request;
 pub use messages::{Thoughts, message_order, message_prompt};
 pub use responses::{Context, ResponseOrder, check_includes, references, response_again, response_order};
 pub use task::task_request;

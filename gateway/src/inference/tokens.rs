@@ -18,7 +18,7 @@ impl Inference {
     pub async fn count_tokens(&self, request: &InferenceRequest, asker: &Asker) -> Result<u32, ApiError> {
         self.model(&request.model, ModelKind::TextGen)?;
         let timeout = request.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let asked = Asked { model: &request.model, timeout, asker };
+        let asked = Asked::in_person(&request.model, timeout, asker);
         let counted = self.tokenize(asked, TokenizeRequest::from(&request.order)).await;
         counted.map(|answer| answer.count).map_err(|error| request.in_callers_words(error))
     }

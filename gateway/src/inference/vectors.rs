@@ -6,9 +6,17 @@ use client::worker::WorkerClient;
 use futures::future::BoxFuture;
 use protocol::ApiError;
 use protocol::hive::ModelKind;
+use protocol::openai::embeddings::{Embedding, EmbeddingList};
 use protocol::vectors::{EmbedRequest, EmbedResponse, ScoreRequest, ScoreResponse};
 
 use super::{AnswerCache, Asked, Inference, Sharing};
+
+/// Vectors as OpenAI lists them.
+pub fn embedding_list(answer: EmbedResponse, model: String) -> EmbeddingList {
+    let embeddings = answer.embeddings.into_iter().zip(0..);
+    let data = embeddings.map(|(embedding, index)| Embedding { object: "embedding", index, embedding });
+    EmbeddingList { object: "list", data: data.collect(), model, usage: answer.usage }
+}
 
 impl Inference {
     /// Makes vectors of texts.

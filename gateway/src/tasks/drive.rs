@@ -12,9 +12,10 @@ use uuid::Uuid;
 
 use super::live::Live;
 use super::{HELD, Jobs, record};
+use crate::batches::line;
 use crate::clock::unix_millis;
 use crate::inference::{Asker, Clock, Run};
-use crate::store::{Job, Outcome};
+use crate::store::{Job, JobKind, JobState, Outcome};
 
 /// A job whose worker failed is run so often in all by one queen.
 const TRIES: usize = 5;
@@ -89,9 +90,13 @@ impl Jobs {
         self.lock().insert(live.id.clone(), live.clone());
         let jobs = self.clone();
         self.shared.running.spawn(async move {
-            match jobs.end_of(&job, &live, run).await {
-                End::Event(event) => jobs.settle(&job, &live, event).await,
-                End::Left => jobs.give_back(&live).await,
+            if job.kind == JobKind::BatchLine {
+                jobs.answer_line(&job, &live).await;
+            } else {
+                match jobs.end_of(&job, &live, run).await {
+                    End::Event(event) => jobs.settle(&job, &live, event).await,
+                    End::Left => jobs.give_back(&live).await,
+                }
             }
             // Who asks from now on is told by the record; who reads goes on with it.
             jobs.lock().remove(&live.id);
@@ -144,6 +149,44 @@ impl Jobs {
         }
     }
 
+    /// Answers a request of a batch.
+    async fn answer_line(&self, job: &Job, live: &Live) {
+        let asker = asker(&job.id, &job.owner);
+        let mut pauses = pauses();
+        let mut tries = 0;
+        let answer = loop {
+            self.shared.store.begun(&job.id, job.attempt);
+            let answer = tokio::select! {
+                answer = line::answer(&self.shared.inference, job, &asker) => answer,
+                () = live.cancel.cancelled() => break None,
+            };
+            match answer {
+                Err(error) if error.code == ErrorCode::ShuttingDown => return self.give_back(live).await,
+                // Nobody waits: what is not ready now is asked for again.
+                Err(error) if may_be_served_later(&error) || error.code == ErrorCode::Timeout => {
+                    tries += usize::from(error.code == ErrorCode::WorkerLost);
+                    if tries >= TRIES {
+                        break Some(Err(error));
+                    }
+                }
+                answer => break Some(answer),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pauses.next().unwrap_or(Duration::from_secs(16))) => {}
+                () = live.cancel.cancelled() => break None,
+                () = self.shared.stop.cancelled() => return self.give_back(live).await,
+            }
+        };
+        let (state, result) = match &answer {
+            Some(Ok(_)) => (JobState::Completed, line::answered(job, answer.as_ref())),
+            Some(Err(_)) => (JobState::Failed, line::answered(job, answer.as_ref())),
+            None => (JobState::Cancelled, line::answered(job, None)),
+        };
+        let finished_at_ms = unix_millis();
+        let outcome = Outcome { state, result, decision: None, events: String::new(), finished_at_ms };
+        self.complete(job, live, &outcome, None).await;
+    }
+
     fn begin_again(&self, job: &Job) -> Result<Run, ApiError> {
         let request = self.request_of(job)?;
         self.shared.inference.run(request, &asker(&job.id, &job.owner)).map(Run::patient)
@@ -183,19 +226,30 @@ impl Jobs {
             tracing::info!(job_id = %live.id, error = %envelope.error, "a job failed");
         }
         let outcome = outcome(job, live, &last);
+        if self.complete(job, live, &outcome, Some(&last)).await {
+            live.tell(last, None);
+        }
+    }
+
+    /// Keeps what came of a job, and before that what others may ask for by its last event; whether it was taken.
+    async fn complete(&self, job: &Job, live: &Live, outcome: &Outcome, last: Option<&TaskEvent>) -> bool {
         let complete = async || {
-            self.put_away(job, live, &last).await?;
-            let completed = self.shared.store.complete(live.id.as_str(), live.attempt, outcome.clone());
+            if let Some(last) = last {
+                self.put_away(job, live, last).await?;
+            }
+            let completed = self.shared.store.complete(&job.id, live.attempt, outcome.clone());
             completed.await.map_err(ApiError::from)
         };
         // Who cannot keep it loses the lease in the end, and the job is run again.
-        match complete.retry(pauses_builder().with_max_times(6)).await {
-            Ok(true) => live.tell(last, None),
+        let kept = complete.retry(pauses_builder().with_max_times(6)).await;
+        match &kept {
+            Ok(true) => {}
             Ok(false) => {
                 tracing::warn!(job_id = %live.id, attempt = live.attempt, "a job's end came too late: it is another's");
             }
             Err(error) => tracing::error!(job_id = %live.id, %error, "a job's end could not be kept"),
         }
+        kept.unwrap_or(false)
     }
 
     async fn give_back(&self, live: &Live) {

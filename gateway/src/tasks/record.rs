@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::live::{EventId, Live, Told};
 use crate::inference::Parts;
-use crate::store::{Job, JobState, Outcome};
+use crate::store::{Job, JobKind, JobState, Outcome};
 
 /// One event as it is kept.
 #[derive(Serialize, Deserialize)]
@@ -60,7 +60,7 @@ pub(super) fn replayed(job: &Job, lines: &str, from: usize) -> Vec<Told> {
 
 /// How a job stands, whoever holds it.
 pub(super) fn view(job: &Job, live: Option<&Live>) -> Result<TaskView, ApiError> {
-    if let Some(result) = &job.result {
+    if let Some(result) = job.result.as_ref().filter(|_| job.kind != JobKind::BatchLine) {
         return match serde_json::from_str(result) {
             Ok(view) => Ok(view),
             Err(error) => given_up(job).ok_or_else(|| broken(&job.id, &error)),

@@ -15,6 +15,8 @@ use crate::store::{Job, JobKind};
 pub(super) enum Work {
     Task(Box<TaskRequest>),
     Response(Box<Background>),
+    /// A request of a batch, which is answered in one piece.
+    Line,
 }
 
 impl Work {
@@ -23,10 +25,7 @@ impl Work {
         match job.kind {
             JobKind::Task => Ok(Self::Task(Box::new(read(job)?))),
             JobKind::Response => Ok(Self::Response(Box::new(read(job)?))),
-            JobKind::BatchLine => {
-                let message = "This version does not run lines of batches.";
-                Err(ApiError::new(ErrorCode::NotAvailable, message))
-            }
+            JobKind::BatchLine => Ok(Self::Line),
         }
     }
 }
@@ -47,6 +46,7 @@ impl Jobs {
                 self.request(*body)
             }
             Work::Response(response) => Ok(response.request()),
+            Work::Line => Err(ApiError::new(ErrorCode::Internal, "A line of a batch has no events.")),
         }
     }
 

@@ -11,10 +11,9 @@ use protocol::openai::chat::{ChatCompletion, ChatCompletionChunk, ChatCompletion
 
 use self::keep::{Keep, KeptWriter};
 use super::super::State;
-use super::new_head;
 use crate::http::asking::Asking;
 use crate::http::stream::streamed;
-use crate::inference::{ChatWriter, chat_completion, chat_request};
+use crate::inference::{ChatWriter, Head, chat_completion, chat_request};
 
 /// Answer a conversation. With `stream`, the answer is a stream of `chat.completion.chunk`s that ends with `[DONE]`; with
 /// `store`, it is kept.
@@ -42,7 +41,7 @@ pub(in crate::http) async fn create(
     let wants_stream = body.stream.unwrap_or(false);
     let include_usage = body.stream_options.unwrap_or_default().include_usage.unwrap_or(false);
     let timeout = if wants_stream { asking.stream_timeout() } else { asking.answer_timeout() };
-    let mut head = new_head("chatcmpl", "");
+    let mut head = Head::new("chatcmpl", "");
     let keep = body.store.unwrap_or(false).then(|| Keep::new(&queen.store, &asking.asker, &head, &body));
     let request = chat_request(body, timeout)?;
     head.model = queen.inference.names.shown(&request.model);

@@ -8,10 +8,9 @@ use protocol::ErrorEnvelope;
 use protocol::openai::completions::{Completion, CompletionRequest};
 
 use super::super::State;
-use super::new_head;
 use crate::http::asking::Asking;
 use crate::http::stream::streamed;
-use crate::inference::{CompletionWriter, Sharing, best_choices, completion, completion_order};
+use crate::inference::{CompletionWriter, Head, Sharing, best_choices, completion, completion_order};
 
 /// Continue a text, or several. With `stream`, the answer is a stream of `text_completion`s that ends with `[DONE]`.
 #[utoipa::path(
@@ -37,7 +36,7 @@ pub(in crate::http) async fn create(
 ) -> Result<Response, Failure> {
     let wants_stream = body.stream.unwrap_or(false);
     let include_usage = body.stream_options.unwrap_or_default().include_usage.unwrap_or(false);
-    let head = new_head("cmpl", &queen.inference.names.shown(&body.model));
+    let head = Head::new("cmpl", &queen.inference.names.shown(&body.model));
     let timeout = if wants_stream { asking.stream_timeout() } else { asking.answer_timeout() };
     let order = completion_order(body, timeout)?;
     let prompts = order.requests.len();

@@ -81,7 +81,7 @@ async fn ranked(
         document_tokens: body.max_tokens_per_doc,
         truncate: body.truncate.unwrap_or(body.max_tokens_per_doc.is_some()),
     };
-    let asked = Asked { model: &body.model, timeout: asking.answer_timeout(), asker: &asking.asker };
+    let asked = Asked::in_person(&body.model, asking.answer_timeout(), &asking.asker);
     let answer = queen.inference.score(asked, request).await?;
     let told = body.return_documents.unwrap_or(false).then_some(&body.documents[..]);
     Ok(Ranking {

@@ -30,7 +30,7 @@ pub(in crate::http) async fn tokenize(
     Json(body): Json<TokenizationRequest>,
 ) -> Result<Json<Tokenization>, Failure> {
     let model = body.model.clone();
-    let asked = Asked { model: &model, timeout: asking.answer_timeout(), asker: &asking.asker };
+    let asked = Asked::in_person(&model, asking.answer_timeout(), &asking.asker);
     let order = tokenize_order(body)?;
     let answer = queen.inference.tokenize(asked, order).await.map_err(tokenize_refusal)?;
     Ok(Json(Tokenization {
@@ -60,7 +60,7 @@ pub(in crate::http) async fn detokenize(
     asking: Asking,
     Json(body): Json<DetokenizationRequest>,
 ) -> Result<Json<Detokenization>, Failure> {
-    let asked = Asked { model: &body.model, timeout: asking.answer_timeout(), asker: &asking.asker };
+    let asked = Asked::in_person(&body.model, asking.answer_timeout(), &asking.asker);
     let answer = queen.inference.detokenize(asked, DetokenizeRequest { tokens: body.tokens }).await?;
     Ok(Json(Detokenization { prompt: answer.text }))
 }

@@ -17,35 +17,12 @@ struct Family {
     operations: &'static [(HttpMethod, &'static str, &'static str)],
 }
 
-const FAMILIES: [Family; 6] = [
+const FAMILIES: [Family; 4] = [
     Family {
         tag: "openai",
         missing: "Models are not deleted over this interface.",
         instead: "Take the model out of the hive's settings, or its file out of the data directory.",
         operations: &[(HttpMethod::Delete, "/v1/models/{*model}", "delete_model")],
-    },
-    Family {
-        tag: "files",
-        missing: "Files are not kept by this version.",
-        instead: "Send the content in the request itself: as messages, or as input.",
-        operations: &[
-            (HttpMethod::Get, "/v1/files", "list_files"),
-            (HttpMethod::Post, "/v1/files", "create_file"),
-            (HttpMethod::Get, "/v1/files/{file_id}", "retrieve_file"),
-            (HttpMethod::Delete, "/v1/files/{file_id}", "delete_file"),
-            (HttpMethod::Get, "/v1/files/{file_id}/content", "download_file"),
-        ],
-    },
-    Family {
-        tag: "batches",
-        missing: "Batches are not run by this version.",
-        instead: "Send the requests one by one, at once if you like: they are queued. POST /v2/tasks queues them with a priority of their own.",
-        operations: &[
-            (HttpMethod::Get, "/v1/batches", "list_batches"),
-            (HttpMethod::Post, "/v1/batches", "create_batch"),
-            (HttpMethod::Get, "/v1/batches/{batch_id}", "retrieve_batch"),
-            (HttpMethod::Post, "/v1/batches/{batch_id}/cancel", "cancel_batch"),
-        ],
     },
     Family {
         tag: "images",
