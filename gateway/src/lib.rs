@@ -5,6 +5,7 @@
 
 mod clock;
 pub mod config;
+pub mod database;
 pub mod hives;
 pub mod http;
 mod inference;

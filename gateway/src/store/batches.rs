@@ -132,7 +132,7 @@ impl Store {
     /// `None` if the owner has none of this id.
     pub async fn cancel_batch(&self, owner: &str, id: &str, now: i64) -> Result<Option<Batch>, StoreError> {
         let (owner, id) = (owner.to_owned(), id.to_owned());
-        self.write(|reply| Write::CancelBatch(CancelBatch { owner, id, now, reply })).await
+        self.write(|reply| Write::CancelBatch(Box::new(CancelBatch { owner, id, now, reply }))).await
     }
 
     /// Takes the unfinished batches that no living queen sees to, the oldest first.

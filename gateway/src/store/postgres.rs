@@ -1,6 +1,8 @@
 //! A server that several queens may share. Each has a lease; whoever has none is dead, and what it held is done again.
 
 pub(super) mod batches;
+pub(super) mod check;
+pub(super) mod copy;
 pub(super) mod files;
 pub(super) mod jobs;
 mod keeper;

@@ -26,7 +26,7 @@ pub(super) enum Write {
     DeleteFile(DeleteFile),
     PutBatch(Box<PutBatch>),
     UpdateBatch(Box<UpdateBatch>),
-    CancelBatch(CancelBatch),
+    CancelBatch(Box<CancelBatch>),
     ClaimBatches(ClaimBatches),
 }
 

@@ -11,6 +11,7 @@ mod jobs;
 mod objects;
 mod outage;
 mod queens;
+mod upkeep;
 
 use std::str::FromStr;
 use std::time::{Duration, Instant};
