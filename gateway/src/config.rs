@@ -370,6 +370,31 @@ mod tests {
     }
 
     #[test]
+    fn the_database_is_a_file_of_the_queens_own_or_a_server() {
+        let dir = tempfile::tempdir().unwrap();
+        let common = CommonArgs { data_dir: Some(dir.path().to_owned()), ..CommonArgs::default() };
+        let load = |url: Option<&str>| {
+            let args = DaemonArgs { database_url: url.map(str::to_owned), ..DaemonArgs::default() };
+            Settings::load(&common, args).map(|settings| settings.database.to_string())
+        };
+        let server = "postgres://me:secret@db.example/rbee";
+        assert_eq!(load(Some(server)).unwrap(), "postgres://db.example:5432/rbee");
+        assert!(load(Some("mysql://db.example/rbee")).is_err());
+        let file = dir.path().join("queen.db").display().to_string();
+        assert_eq!(DbArgs::default().location(&common).unwrap().to_string(), file);
+        std::fs::write(dir.path().join("config.toml"), format!("[queen]\ndatabase_url = \"{server}\"\n"))
+            .unwrap();
+        assert_eq!(
+            DbArgs::default().location(&common).unwrap().to_string(),
+            "postgres://db.example:5432/rbee"
+        );
+        assert_eq!(
+            DbArgs { database_url: Some("/a/b.db".to_owned()) }.location(&common).unwrap().to_string(),
+            "/a/b.db"
+        );
+    }
+
+    #[test]
     fn an_open_door_needs_a_token() {
         let dir = tempfile::tempdir().unwrap();
         let common = CommonArgs { data_dir: Some(dir.path().to_owned()), ..CommonArgs::default() };

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test tells by failing")]
 
 mod batches;
+mod crash;
 mod files;
 mod jobs;
 mod objects;
