@@ -54,6 +54,7 @@ async fn main() -> anyhow::Result<()> {
     let writer = tokio::spawn(writer.run(stop.clone()));
     run("enqueue as claimed, complete", &store, &args, held).await?;
     run("enqueue, claim, complete", &store, &args, queued).await?;
+    batch(&store, &args).await?;
     stop.cancel();
     writer.await?;
     Ok(())
@@ -135,10 +136,27 @@ async fn claim(store: Store, args: Args) -> anyhow::Result<()> {
     }
 }
 
-async fn enqueue(store: &Store, args: &Args, is_claimed: bool) -> anyhow::Result<(String, Duration)> {
-    let id = uuid::Uuid::new_v4().to_string();
-    let job = NewJob {
-        id: id.clone(),
+/// All at once, as the lines of one batch.
+async fn batch(store: &Store, args: &Args) -> anyhow::Result<()> {
+    let lines = (0..args.tasks as u32)
+        .map(|line| NewJob { group: Some(("batch".to_owned(), line)), ..job(args, false) })
+        .collect();
+    let started = Instant::now();
+    store.enqueue_all(lines).await?;
+    let enqueued = started.elapsed().as_secs_f64();
+    let started = Instant::now();
+    store.cancel_group("batch", 1, outcome(args)).await?;
+    println!(
+        "a batch of {} lines: enqueued within {enqueued:.1} s, cancelled within {:.1} s",
+        args.tasks,
+        started.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
+
+fn job(args: &Args, is_claimed: bool) -> NewJob {
+    NewJob {
+        id: uuid::Uuid::new_v4().to_string(),
         kind: JobKind::Task,
         owner: "owner".to_owned(),
         model: "model".to_owned(),
@@ -149,7 +167,12 @@ async fn enqueue(store: &Store, args: &Args, is_claimed: bool) -> anyhow::Result
         idempotency: None,
         group: None,
         is_claimed,
-    };
+    }
+}
+
+async fn enqueue(store: &Store, args: &Args, is_claimed: bool) -> anyhow::Result<(String, Duration)> {
+    let job = job(args, is_claimed);
+    let id = job.id.clone();
     let started = Instant::now();
     let enqueued = store.enqueue(job).await.context("cannot enqueue")?;
     anyhow::ensure!(enqueued == Enqueued::New, "the job is not new");

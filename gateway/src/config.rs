@@ -42,6 +42,53 @@ pub enum Command {
     Daemon(Box<DaemonArgs>),
     /// Print the OpenAPI document
     Openapi,
+    /// Move, check or save what the queen keeps
+    #[command(subcommand)]
+    Db(DbCommand),
+}
+
+/// What can be done to the queen's database.
+#[derive(Debug, Subcommand)]
+pub enum DbCommand {
+    /// Copy all of a database into an empty one of either kind, while no queen runs
+    Migrate {
+        /// Where it is: postgres://USER@HOST:PORT/DATABASE or the path of an SQLite file
+        #[arg(long, value_name = "URL")]
+        from: String,
+        /// Where it is to go, written the same way
+        #[arg(long, value_name = "URL")]
+        to: String,
+    },
+    /// Look whether a database is sound; exit code 1 if it is not
+    Check(DbArgs),
+    /// Write all of a database into a new SQLite file, while queens may run
+    Backup {
+        /// The new file
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+        #[command(flatten)]
+        #[expect(missing_docs, reason = "its own fields say it")]
+        database: DbArgs,
+    },
+}
+
+/// Which database is meant.
+#[derive(Debug, Default, Args)]
+pub struct DbArgs {
+    /// PostgreSQL server, or the path of an SQLite file [default: the queen's own]
+    #[arg(long, env = "RBEE_DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    pub database_url: Option<String>,
+}
+
+impl DbArgs {
+    /// The database that is meant: the one that a queen with the same flags would use, if none is named.
+    pub fn location(self, common: &CommonArgs) -> anyhow::Result<Location> {
+        if let Some(setting) = self.database_url {
+            return Location::parse(&setting);
+        }
+        let section: Section = common.section("queen")?;
+        database(None, section.database_url, &common.data_dir().context("no data directory")?)
+    }
 }
 
 /// Flags of `queen-rbee daemon`.
@@ -207,9 +254,8 @@ impl Settings {
             Duration::from_secs(flag.or(file).unwrap_or(default).min(365 * 24 * 3600))
         };
         let data_dir = common.data_dir().context("no data directory")?;
-        let database = args.database_url.or_else(database_of_environment).or(section.database_url);
         Ok(Self {
-            database: database.map_or_else(|| Ok(own_database(&data_dir)), |url| Location::postgres(&url))?,
+            database: database(args.database_url, section.database_url, &data_dir)?,
             data_dir,
             config_file: common.config.clone(),
             log_level: common.log_level.clone().or(section.log_level).unwrap_or_else(|| "info".to_owned()),
@@ -252,14 +298,14 @@ impl Settings {
     }
 }
 
-/// The queen's own file.
-pub fn own_database(data_dir: &Path) -> Location {
-    Location::Sqlite(data_dir.join("queen.db"))
-}
-
-/// DATABASE_URL is a name that many programs share: another database than ours is not meant for us.
-fn database_of_environment() -> Option<String> {
-    std::env::var("DATABASE_URL").ok().filter(|url| Location::is_postgres(url))
+/// The server that is named, or the queen's own file. DATABASE_URL is a name that many programs share: another database than
+/// ours is not meant for us.
+fn database(flag: Option<String>, file: Option<String>, data_dir: &Path) -> anyhow::Result<Location> {
+    let shared = || std::env::var("DATABASE_URL").ok().filter(|url| Location::is_postgres(url));
+    match flag.or_else(shared).or(file) {
+        Some(url) => Location::postgres(&url),
+        None => Ok(Location::Sqlite(data_dir.join("queen.db"))),
+    }
 }
 
 fn alias(setting: &str) -> Result<(String, String), String> {
@@ -321,6 +367,31 @@ mod tests {
         assert_eq!(settings.cors_origins, ["https://a.example"]);
         assert!(load(&["--cors-origin", "app.example"]).is_err());
         assert!(Cli::try_parse_from(["queen-rbee", "daemon", "--alias", "gpt-4o"]).is_err());
+    }
+
+    #[test]
+    fn the_database_is_a_file_of_the_queens_own_or_a_server() {
+        let dir = tempfile::tempdir().unwrap();
+        let common = CommonArgs { data_dir: Some(dir.path().to_owned()), ..CommonArgs::default() };
+        let load = |url: Option<&str>| {
+            let args = DaemonArgs { database_url: url.map(str::to_owned), ..DaemonArgs::default() };
+            Settings::load(&common, args).map(|settings| settings.database.to_string())
+        };
+        let server = "postgres://me:secret@db.example/rbee";
+        assert_eq!(load(Some(server)).unwrap(), "postgres://db.example:5432/rbee");
+        assert!(load(Some("mysql://db.example/rbee")).is_err());
+        let file = dir.path().join("queen.db").display().to_string();
+        assert_eq!(DbArgs::default().location(&common).unwrap().to_string(), file);
+        std::fs::write(dir.path().join("config.toml"), format!("[queen]\ndatabase_url = \"{server}\"\n"))
+            .unwrap();
+        assert_eq!(
+            DbArgs::default().location(&common).unwrap().to_string(),
+            "postgres://db.example:5432/rbee"
+        );
+        assert_eq!(
+            DbArgs { database_url: Some("/a/b.db".to_owned()) }.location(&common).unwrap().to_string(),
+            "/a/b.db"
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod batches;
 mod clock;
 pub mod config;
+pub mod database;
 pub mod hives;
 pub mod http;
 mod inference;

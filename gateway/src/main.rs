@@ -14,6 +14,7 @@ fn main() -> ExitCode {
     let outcome = match command {
         Command::Daemon(args) => gateway::config::Settings::load(&common, *args).and_then(gateway::run),
         Command::Openapi => print_openapi(),
+        Command::Db(command) => gateway::database::run(command, &common),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

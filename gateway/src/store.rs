@@ -8,6 +8,7 @@
 //! There are two databases behind it, a file and a server, each with the SQL that suits it, and one set of tests.
 
 mod batches;
+mod copy;
 mod error;
 mod files;
 mod jobs;
@@ -16,6 +17,7 @@ mod objects;
 mod page;
 mod postgres;
 mod sqlite;
+mod upkeep;
 mod write;
 
 use std::sync::Arc;
@@ -27,12 +29,14 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 pub use batches::{Batch, BatchStatus};
+pub use copy::{Counts, migrate};
 pub use error::StoreError;
 pub use files::{FILE_CHUNK, File, FileStatus, Quota, Upload};
 pub use jobs::{Enqueued, GroupCounts, Idempotency, Job, JobKind, JobState, NewJob, Outcome};
 pub use location::Location;
 pub use objects::{Kind, Object, read_kept};
 pub use page::{Order, Page, Paged};
+pub use upkeep::{backup, check};
 
 /// Writes that wait for the writer at most; more wait for a place.
 const QUEUED_WRITES: usize = 4096;

@@ -4,6 +4,8 @@
 //! up, and only who holds the attempt in force may end it or give it back: that is the fence against a queen which
 //! was thought dead.
 
+mod repeated;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -13,6 +15,8 @@ use tokio::sync::Notify;
 use super::write::{Reply, Write};
 use super::{Backend, Page, Paged, Store, StoreError, ask, postgres, undecodable};
 use crate::clock::unix_millis;
+
+pub(super) use repeated::{Found, compare};
 
 /// A job whose queen died as often as this while a worker had it is not begun again: it may be what kills them.
 pub(super) const RECLAIMS_MAX: i64 = 5;
@@ -414,35 +418,4 @@ impl Store {
     pub fn work(&self) -> Arc<Notify> {
         self.signs.work.clone()
     }
-}
-
-/// What a repeated job is to the one that is there.
-pub(super) fn compare(new: &NewJob, found: &[Found]) -> Enqueued {
-    let by_key = new.idempotency.as_ref().and_then(|idempotency| {
-        let found = found.iter().find(|found| {
-            found.job.owner == new.owner
-                && found.idempotency.as_ref().is_some_and(|of| of.key == idempotency.key)
-        })?;
-        Some((found, found.idempotency.as_ref() == Some(idempotency)))
-    });
-    let by_line = || {
-        let found = found.iter().find(|found| new.group.is_some() && found.job.group == new.group)?;
-        Some((found, found.job.owner == new.owner))
-    };
-    let by_id = || {
-        let found = found.iter().find(|found| found.job.id == new.id)?;
-        let job = &found.job;
-        let is_same = (job.kind, &job.owner, &job.request) == (new.kind, &new.owner, &new.request);
-        Some((found, is_same && found.idempotency == new.idempotency))
-    };
-    match by_key.or_else(by_line).or_else(by_id) {
-        Some((found, true)) => Enqueued::Existing(Box::new(found.job.clone())),
-        _ => Enqueued::Conflict,
-    }
-}
-
-/// A job that stands where another one was to be put.
-pub(super) struct Found {
-    pub job: Job,
-    pub idempotency: Option<Idempotency>,
 }

@@ -1,6 +1,8 @@
 //! A server that several queens may share. Each has a lease; whoever has none is dead, and what it held is done again.
 
 pub(super) mod batches;
+pub(super) mod check;
+pub(super) mod copy;
 pub(super) mod files;
 pub(super) mod jobs;
 mod keeper;
@@ -14,9 +16,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use sqlx::SqlSafeStr;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{ConnectOptions, Connection, SqlSafeStr};
 use tokio::sync::mpsc;
 
 pub use lanes::Writer;
@@ -66,7 +68,14 @@ pub(super) async fn open(
 ) -> anyhow::Result<(Readers, Writer)> {
     let location = Location::Postgres(Box::new(options.clone()));
     let unusable = || format!("cannot use the database {location}");
-    let options = options.clone().application_name("queen-rbee");
+    let options = options
+        .clone()
+        .application_name("queen-rbee")
+        // That something is there already is no news.
+        .options([("client_min_messages", "warning")]);
+    // A pool would only say that it has no connection.
+    let connecting = tokio::time::timeout(CONNECT_WITHIN, options.connect()).await;
+    connecting.context("it does not answer").with_context(unusable)?.with_context(unusable)?.close().await?;
     let keeper = pool(4, options.clone());
     migrate(&keeper).await.with_context(|| format!("cannot bring the database {location} up to date"))?;
     let reading = options.clone().options([("default_transaction_read_only", "on")]);

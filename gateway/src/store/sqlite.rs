@@ -1,6 +1,8 @@
 //! The embedded database: one file, one writer, readers beside it.
 
 pub(super) mod batches;
+pub(super) mod check;
+pub(super) mod copy;
 pub(super) mod files;
 pub(super) mod jobs;
 pub(super) mod objects;
@@ -29,6 +31,8 @@ use super::{Bounds, Signs};
 
 /// Reads at once.
 const READERS: u32 = 4;
+/// Whoever else has the file open gets this long to let go of it.
+const BUSY_WITHIN: Duration = Duration::from_secs(5);
 
 /// Opens the file, creating it or bringing its schema up to date.
 pub(super) async fn open(
@@ -39,26 +43,33 @@ pub(super) async fn open(
 ) -> anyhow::Result<(SqlitePool, Writer)> {
     let unusable = || format!("cannot open the database {}", path.display());
     create_private(path).with_context(unusable)?;
-    let options = SqliteConnectOptions::new()
+    let reading = SqliteConnectOptions::new()
         .filename(path)
         .pragma("temp_store", "MEMORY")
-        .busy_timeout(Duration::from_secs(5));
-    let reading = options.clone().read_only(true);
-    let writing = options
-        .journal_mode(SqliteJournalMode::Wal)
-        // Where a commit must outlive a crash of the machine, the writer asks for more.
-        .synchronous(SqliteSynchronous::Normal)
-        .auto_vacuum(SqliteAutoVacuum::Incremental)
-        // What is deleted is overwritten: it was said in confidence.
-        .pragma("secure_delete", "ON")
-        .pragma("journal_size_limit", "67108864");
-    let mut connection = writing.connect().await.with_context(unusable)?;
+        .busy_timeout(BUSY_WITHIN)
+        .read_only(true);
+    let mut connection = writing(path).connect().await.with_context(unusable)?;
     migrate(&mut connection)
         .await
         .with_context(|| format!("cannot bring the database {} up to date", path.display()))?;
     let readers = SqlitePoolOptions::new().max_connections(READERS).connect_lazy_with(reading);
     let writer = Writer::new(connection, waiting, bounds, signs).await.with_context(unusable)?;
     Ok((readers, writer))
+}
+
+/// How the one connection that writes is opened.
+fn writing(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .pragma("temp_store", "MEMORY")
+        .busy_timeout(BUSY_WITHIN)
+        .journal_mode(SqliteJournalMode::Wal)
+        // Where a commit must outlive a crash of the machine, the writer asks for more.
+        .synchronous(SqliteSynchronous::Normal)
+        .auto_vacuum(SqliteAutoVacuum::Incremental)
+        // What is deleted is overwritten: it was said in confidence.
+        .pragma("secure_delete", "ON")
+        .pragma("journal_size_limit", "67108864")
 }
 
 /// Only the queen's own user may read what callers said. The files that SQLite puts beside it take over its mode.

@@ -1,5 +1,7 @@
 //! What is on its way to a writer. Each write carries who waits for it; the answer is told when it is committed.
 
+use std::time::Duration;
+
 use tokio::sync::oneshot;
 
 use super::batches::{CancelBatch, ClaimBatches, PutBatch, UpdateBatch};
@@ -7,6 +9,10 @@ use super::files::{AppendFile, BeginFile, DeleteFile, FinishFile};
 use super::jobs::{Begin, Cancel, CancelGroup, Claim, Complete, Enqueue, Reclaim, Release};
 use super::objects::{Delete, Put, SetMetadata};
 use super::{Store, StoreError};
+
+/// What a slow server may take for each job that is put, and for a group of which nobody knows how large it is.
+const EACH_JOB: Duration = Duration::from_millis(2);
+const MANY_JOBS: Duration = Duration::from_mins(1);
 
 /// One write.
 pub(super) enum Write {
@@ -87,6 +93,15 @@ impl Write {
     /// Whether it came too late, which may be because this queen was thought dead.
     pub const fn is_fenced(&self) -> bool {
         matches!(self, Self::Complete(complete) if matches!(complete.reply.answer, Some(false)))
+    }
+
+    /// How much longer than others it may take, as it is about many jobs.
+    pub fn takes(&self) -> Duration {
+        match self {
+            Self::Enqueue(enqueue) => EACH_JOB * enqueue.jobs.len() as u32,
+            Self::CancelGroup(_) | Self::Reclaim(_) => MANY_JOBS,
+            _ => Duration::ZERO,
+        }
     }
 
     /// Whether there may be something to claim after it.

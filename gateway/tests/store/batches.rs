@@ -15,7 +15,7 @@ on_each_database! {
     the_lines_of_a_batch_stay_until_it_has_ended
 }
 
-fn batch(id: &str) -> Batch {
+pub fn batch(id: &str) -> Batch {
     Batch {
         id: id.to_owned(),
         owner: "me".to_owned(),

@@ -14,7 +14,7 @@ on_each_database! {
     an_id_is_used_once
 }
 
-fn file(id: &str) -> File {
+pub fn file(id: &str) -> File {
     File {
         id: id.to_owned(),
         owner: "me".to_owned(),

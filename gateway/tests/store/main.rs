@@ -6,11 +6,13 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test tells by failing")]
 
 mod batches;
+mod crash;
 mod files;
 mod jobs;
 mod objects;
 mod outage;
 mod queens;
+mod upkeep;
 
 use std::str::FromStr;
 use std::time::{Duration, Instant};

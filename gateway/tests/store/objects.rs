@@ -28,7 +28,7 @@ impl Rig {
     }
 }
 
-fn object(id: &str) -> Object {
+pub fn object(id: &str) -> Object {
     Object {
         kind: Kind::ChatCompletion,
         id: id.to_owned(),
@@ -42,7 +42,7 @@ fn object(id: &str) -> Object {
     }
 }
 
-fn response(id: &str, previous: Option<&str>) -> Object {
+pub fn response(id: &str, previous: Option<&str>) -> Object {
     Object { kind: Kind::Response, previous: previous.map(str::to_owned), ..object(id) }
 }
 

@@ -186,10 +186,11 @@ impl Lane {
     async fn apply(&mut self, group: &mut [Write]) -> Result<(), StoreError> {
         let mut connection = self.connect().await?;
         let holder = self.lease.holder();
+        let within = ANSWER_WITHIN + group.iter().map(Write::takes).sum::<Duration>();
         let mut is_committing = false;
         let applying =
             transact(&mut connection, self.number, &self.bounds, &holder, group, &mut is_committing);
-        let outcome = match tokio::time::timeout(ANSWER_WITHIN, applying).await {
+        let outcome = match tokio::time::timeout(within, applying).await {
             Ok(outcome) => outcome.map_err(StoreError::from),
             Err(_) => Err(StoreError::Unavailable("it does not answer".to_owned())),
         };

@@ -121,7 +121,7 @@ fn object(row: &PgRow) -> sqlx::Result<Object> {
 }
 
 /// Each pair as JSON, in which no character is one that PostgreSQL cannot hold.
-fn pairs(metadata: &Metadata) -> Vec<String> {
+pub fn pairs(metadata: &Metadata) -> Vec<String> {
     let json = |text: &str| serde_json::Value::from(text).to_string();
     metadata.iter().map(|(key, value)| format!("{}:{}", json(key), json(value))).collect()
 }
