@@ -39,7 +39,7 @@ const LONGEST_WAIT: Duration = Duration::from_mins(10);
 const KEY_BYTES_MAX: usize = 255;
 
 /// Where keys are kept with what they made.
-const DURABLE: [&str; 2] = ["/v2/tasks", "/v1/batches"];
+const DURABLE: &str = "/v2/tasks";
 
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
@@ -122,7 +122,7 @@ pub(super) async fn replay(
     request: Request,
     inside: impl AsyncFnOnce(Request) -> Response,
 ) -> Response {
-    let is_ours = request.method() == Method::POST && !DURABLE.contains(&request.uri().path());
+    let is_ours = request.method() == Method::POST && request.uri().path() != DURABLE;
     let key = match key(request.headers()) {
         Ok(Some(key)) if is_ours => key,
         Ok(_) => return inside(request).await,
