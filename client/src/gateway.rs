@@ -4,6 +4,10 @@ use protocol::JobId;
 use protocol::hive::WorkerList;
 use protocol::openai::models::ModelList;
 use protocol::queen::{PullRequest, QueenHealth, QueueView};
+use protocol::routing::{
+    Replay, ReplayRequest, RoutingDecision, RoutingDecisions, RoutingView, SimulateRequest, ValidateRequest,
+    Validated,
+};
 use protocol::task::{JobDecision, TaskAccepted, TaskList, TaskPreview, TaskRequest, TaskView};
 
 use crate::hive::DownloadEvents;
@@ -69,6 +73,36 @@ impl GatewayClient {
     /// Why a task went where it went.
     pub async fn decision(&self, job_id: &JobId) -> Result<JobDecision, Error> {
         self.0.get(&format!("/v2/decisions/{job_id}")).await
+    }
+
+    /// How the routing script stands.
+    pub async fn routing(&self) -> Result<RoutingView, Error> {
+        self.0.get("/v2/routing").await
+    }
+
+    /// What the routing script decided lately.
+    pub async fn routing_decisions(&self) -> Result<RoutingDecisions, Error> {
+        self.0.get("/v2/routing/decisions").await
+    }
+
+    /// What the routing script decided about one request or task.
+    pub async fn routing_decision(&self, id: &str) -> Result<RoutingDecision, Error> {
+        self.0.get(&format!("/v2/routing/decisions/{id}")).await
+    }
+
+    /// Whether a routing script is valid.
+    pub async fn validate_routing(&self, request: &ValidateRequest) -> Result<Validated, Error> {
+        self.0.post("/v2/routing/validate", request).await
+    }
+
+    /// What a routing script would decide.
+    pub async fn simulate_routing(&self, request: &SimulateRequest) -> Result<RoutingDecision, Error> {
+        self.0.post("/v2/routing/simulate", request).await
+    }
+
+    /// What a routing script would have decided for the latest requests.
+    pub async fn replay_routing(&self, request: &ReplayRequest) -> Result<Replay, Error> {
+        self.0.post("/v2/routing/replay", request).await
     }
 
     /// A task's events from its first; they end with end or error.

@@ -11,10 +11,12 @@ use daemon::auth::Token;
 use daemon::config::CommonArgs;
 use daemon::shutdown::Parent;
 use protocol::config::{HIVE_PORT, QUEEN_PORT};
+use protocol::routing::{RoutingFailure, RoutingMode};
 use protocol::worker::Backend;
 use serde::Deserialize;
 
 use crate::inference::ModelNames;
+use crate::routing::RoutingSettings;
 use crate::store::{Bounds, Location};
 
 /// Objects that are kept for callers at most, and their bytes in all.
@@ -140,6 +142,18 @@ pub struct DaemonArgs {
     /// too [default: the file queen.db in the data directory]
     #[arg(long, env = "RBEE_DATABASE_URL", hide_env_values = true, value_name = "URL")]
     pub database_url: Option<String>,
+    /// File of a script that decides which requests are let in and who serves them; changes of it are heeded at once
+    #[arg(long, env = "RBEE_ROUTING_SCRIPT", value_name = "FILE")]
+    pub routing_script: Option<PathBuf>,
+    /// Whether the script decides (enforce), or is only asked and recorded (shadow) [default: enforce]
+    #[arg(long, env = "RBEE_ROUTING_MODE", value_name = "MODE")]
+    pub routing_mode: Option<RoutingMode>,
+    /// What happens to a request when the script fails: the queue decides alone (built-in), or it is refused (refuse) [default: built-in]
+    #[arg(long, env = "RBEE_ROUTING_FAILURE", value_name = "WHAT")]
+    pub routing_failure: Option<RoutingFailure>,
+    /// Where this machine is, as routing scripts see it, such as EU
+    #[arg(long, env = "RBEE_REGION", value_name = "REGION")]
+    pub region: Option<String>,
     /// Days for which stored responses and chat completions are kept [default: 30]
     #[arg(long, env = "RBEE_RETENTION_DAYS", value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36500))]
     pub retention_days: Option<u32>,
@@ -192,6 +206,10 @@ struct Section {
     pinned_models: Vec<String>,
     cold_start_seconds: Option<u64>,
     database_url: Option<String>,
+    routing_script: Option<PathBuf>,
+    routing_mode: Option<RoutingMode>,
+    routing_failure: Option<RoutingFailure>,
+    region: Option<String>,
     retention_days: Option<u32>,
     drain_seconds: Option<u64>,
     cache_mb: Option<u64>,
@@ -232,6 +250,9 @@ pub struct Settings {
     pub cold_start_wait: Duration,
     /// Where it is kept what must outlast the queen.
     pub database: Location,
+    /// The script that decides, if there is one.
+    pub routing: RoutingSettings,
+    pub region: Option<String>,
     /// How long and how much is kept for callers.
     pub kept: Bounds,
     pub drain_grace: Duration,
@@ -277,6 +298,12 @@ impl Settings {
             queue_bytes: args.queue_mb.or(section.queue_mb).unwrap_or(512).saturating_mul(1 << 20),
             pinned_models: args.pinned_models.into_iter().chain(section.pinned_models).collect(),
             cold_start_wait: seconds(args.cold_start_seconds, section.cold_start_seconds, 60),
+            routing: RoutingSettings {
+                file: args.routing_script.or(section.routing_script),
+                mode: args.routing_mode.or(section.routing_mode).unwrap_or_default(),
+                on_failure: args.routing_failure.or(section.routing_failure).unwrap_or_default(),
+            },
+            region: args.region.or(section.region),
             kept: Bounds {
                 age: Duration::from_hours(
                     24 * u64::from(args.retention_days.or(section.retention_days).unwrap_or(30)),

@@ -12,6 +12,7 @@ mod models;
 mod openai;
 mod page;
 mod queue;
+mod routing;
 mod stream;
 mod tasks;
 mod workers;
@@ -105,6 +106,12 @@ fn task_routes() -> Routes {
         .routes(routes!(tasks::events))
         .routes(routes!(queue::queue))
         .routes(routes!(queue::decision))
+        .routes(routes!(routing::state))
+        .routes(routes!(routing::decisions))
+        .routes(routes!(routing::decision))
+        .routes(routes!(routing::validate))
+        .routes(routes!(routing::simulate))
+        .routes(routes!(routing::replay))
         .routes(routes!(workers::list))
         .routes(routes!(workers::health))
         .routes(routes!(workers::shutdown))

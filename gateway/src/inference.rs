@@ -1,5 +1,6 @@
 //! The path of one request: a place in the queue, a slot, a worker's events.
 
+mod admission;
 mod answer;
 mod cache;
 mod call;
@@ -21,7 +22,8 @@ use protocol::{ApiError, ErrorCode};
 use tokio_util::sync::CancellationToken;
 
 use crate::hives::Hives;
-use crate::scheduler::{Preview, Scheduler};
+use crate::routing::{Asking, Router};
+use crate::scheduler::{Demand, Preview, Scheduler};
 
 pub use cache::{AnswerCache, Sharing};
 pub use call::Asked;
@@ -47,6 +49,8 @@ pub struct Inference {
     pub hives: Hives,
     /// The queue.
     pub scheduler: Scheduler,
+    /// The script that decides, if there is one.
+    pub router: Router,
     /// Cancelled when the grace of running requests is over: each ends with an error event.
     pub cut: CancellationToken,
     /// What callers call the models.
@@ -66,6 +70,8 @@ pub struct Asker {
     pub caller: Arc<str>,
     /// Whether an answer to an earlier request will do, if it would be the same.
     pub may_share: bool,
+    /// Whether the request was let in before, and is only run now.
+    pub was_admitted: bool,
     /// Runs since the request came.
     pub clock: Clock,
 }
@@ -73,17 +79,30 @@ pub struct Asker {
 impl Inference {
     /// Admits a request. What comes back tells its events; dropping it cancels, whatever phase it is in.
     pub fn run(&self, mut request: InferenceRequest, asker: &Asker) -> Result<Run, ApiError> {
-        let demand = demand::demand(self.model(&request.model, ModelKind::TextGen)?, &request, asker);
+        let demand = self.demand(&request, asker)?;
         request.model = self.names.shown(&request.model);
-        let ticket = self.scheduler.acquire(demand.clone())?;
+        let asking = if asker.was_admitted { Asking::Way } else { Asking::All };
+        let admission = self.admit(&demand, || demand::task(&demand, &request, asker), asking, asker)?;
         asker.clock.mark_routed();
-        Ok(Run::new(self.clone(), Arc::new(request), demand, ticket, asker.clone()))
+        Ok(Run::new(self.clone(), Arc::new(request), demand, admission, asker.clone()))
     }
 
     /// What would come of a request now; nothing is queued.
     pub fn preview(&self, request: &InferenceRequest, asker: &Asker) -> Result<Preview, ApiError> {
-        let demand = demand::demand(self.model(&request.model, ModelKind::TextGen)?, request, asker);
-        self.scheduler.preview(&demand)
+        let demand = self.demand(request, asker)?;
+        let task = demand::task(&demand, request, asker);
+        let decided = self.router.decide(&self.scheduler, &demand, task, Asking::Preview)?;
+        self.scheduler.preview(&admission::placed(&demand, &decided))
+    }
+
+    /// What a request needs, which must be something that can be had here.
+    fn demand(&self, request: &InferenceRequest, asker: &Asker) -> Result<Demand, ApiError> {
+        if request.compliance.is_some() && !self.router.is_enforced() {
+            let message =
+                "'compliance' is kept by a routing script alone, and none is in force on this server.";
+            return Err(ApiError::new(ErrorCode::UnsupportedParameter, message).with_param("compliance"));
+        }
+        Ok(demand::demand(self.model(&request.model, ModelKind::TextGen)?, request, asker))
     }
 
     /// Whether there is a model of this kind that a caller may call so.

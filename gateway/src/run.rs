@@ -14,6 +14,7 @@ use crate::config::{LocalHive, Settings};
 use crate::hives::{Hives, Link, LocalHiveProcess, NodeName};
 use crate::http::{self, DoorSettings, Drain, Queen};
 use crate::inference::{AnswerCache, Inference};
+use crate::routing::Router;
 use crate::runtime_file::{self, RuntimeFile};
 use crate::scheduler::{Bound, Bounds, Scheduler, StartPolicy};
 use crate::store::Store;
@@ -34,6 +35,7 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
 
 async fn serve(settings: Settings) -> anyhow::Result<()> {
     let stop = daemon::shutdown::watch(settings.parent)?;
+    let router = Router::load(settings.routing.clone())?;
     let lock = runtime_file::lock(&settings.data_dir)?;
     let store_stop = CancellationToken::new();
     let (store, writer) = Store::open(&settings.database, settings.kept).await?;
@@ -52,9 +54,11 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     };
     let scheduler = Scheduler::start(hives.watch(), Arc::new(hives.clone()), policy, hives_stop.clone());
     let cold_start_wait = settings.cold_start_wait;
+    tokio::spawn(router.clone().watch(hives_stop.clone()));
     let inference = Inference {
         hives,
         scheduler,
+        router,
         cut: cut.clone(),
         names: Arc::new(settings.models.clone()),
         cache: AnswerCache::new(settings.cache_bytes),
@@ -128,7 +132,12 @@ fn connect_local_hive(
             url
         }
     };
-    let link = Link { node: NodeName::from(LOCAL_NODE), url, token: settings.hive_token.clone() };
+    let link = Link {
+        node: NodeName::from(LOCAL_NODE),
+        region: settings.region.as_deref().map(Arc::from),
+        url,
+        token: settings.hive_token.clone(),
+    };
     tasks.spawn(link.follow(hives.clone(), stop.clone()));
     Ok(())
 }

@@ -6,6 +6,7 @@
 //! Whoever must wait waits for one task, which alone serves the queue.
 
 mod affinity;
+mod candidates;
 mod explain;
 mod fairness;
 #[cfg(test)]
@@ -37,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::hives::{Fleet, NodeName};
 
+pub use candidates::{Candidate, CandidateKind, Candidates, SeatLoad};
 pub use explain::Decision;
 use policy::Start;
 pub use preview::Preview;
@@ -82,6 +84,10 @@ pub struct Placement {
     pub node: Option<NodeName>,
     /// The worker.
     pub worker: Option<WorkerId>,
+    /// Numbers of the runs of workers that may serve it, in ascending order.
+    pub among: Arc<[u64]>,
+    /// Of these, the one that is best.
+    pub winner: Option<u64>,
 }
 
 /// How much a wish for a machine or worker counts.
@@ -94,12 +100,14 @@ pub enum Mode {
     Prefer,
     /// There or nowhere.
     Pin,
+    /// On one of some workers.
+    Among,
 }
 
 impl Placement {
     /// On this machine and no other.
     pub fn on_node(node: NodeName) -> Self {
-        Self { mode: Mode::Pin, node: Some(node), worker: None }
+        Self { mode: Mode::Pin, node: Some(node), ..Self::default() }
     }
 }
 
@@ -282,6 +290,18 @@ impl Scheduler {
         let fleet = self.shared.fleet.borrow().clone();
         let now = Instant::now();
         self.shared.lock().preview(demand, &fleet, now)
+    }
+
+    /// What there is to choose from for a demand now.
+    pub fn candidates(&self, demand: &Demand) -> Candidates {
+        let fleet = self.shared.fleet.borrow().clone();
+        let now = Instant::now();
+        self.shared.lock().candidates(demand, &fleet, now)
+    }
+
+    /// News of the fleet.
+    pub fn fleet(&self) -> watch::Receiver<Fleet> {
+        self.shared.fleet.clone()
     }
 
     /// Who waits for what, and for how long.

@@ -337,7 +337,7 @@ impl Jobs {
 
     /// Gives a new job a place in this queen's queue if she has room for it; else checks that it can be served at all.
     async fn begin(&self, job: &NewJob, request: InferenceRequest) -> Result<Option<Run>, ApiError> {
-        let asker = drive::asker(&job.id, &job.owner);
+        let asker = Asker { was_admitted: false, ..drive::asker(&job.id, &job.owner) };
         if self.has_room(request.priority) {
             return self.shared.inference.run(request, &asker).map(Run::patient).map(Some);
         }

@@ -1,5 +1,7 @@
 //! The command line's words.
 
+use std::path::PathBuf;
+
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use protocol::config::DEFAULT_CHAT_MODEL;
@@ -49,6 +51,9 @@ pub(crate) enum Command {
     Tasks(TasksCommand),
     /// Tell who waits for what, and for how long
     Queue,
+    /// Try out a routing script, and see what the one in force decided
+    #[command(subcommand, visible_alias = "routing")]
+    Route(RouteCommand),
     /// Print a completion script: rbee-keeper completions bash > /etc/bash_completion.d/rbee-keeper
     Completions {
         /// The shell that will read it
@@ -112,6 +117,59 @@ pub(crate) enum TasksCommand {
         /// The task's id
         job_id: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RouteCommand {
+    /// Tell whether a script is valid; exit code 0 if so, 1 if not
+    Check {
+        /// The script; - reads it from standard input
+        script: PathBuf,
+    },
+    /// Tell what a script would decide for a task, with the workers that there are
+    Test(RouteTestArgs),
+    /// Tell what a script would have decided for the latest requests; exit code 1 if it fails on any
+    Replay {
+        /// The script; - reads it from standard input
+        script: PathBuf,
+    },
+    /// Tell why a request or task went where it went; the latest decisions if no id is given
+    Explain {
+        /// The request's id, as the answer's x-request-id tells it, or the task's
+        id: Option<String>,
+    },
+    /// Tell which script is in force, and what it decided how often
+    Status,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RouteTestArgs {
+    /// The script; - reads it from standard input [default: the one in force]
+    pub(crate) script: Option<PathBuf>,
+    /// The model that the task asks for
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_CHAT_MODEL)]
+    pub(crate) model: String,
+    /// high, interactive, batch, low or background
+    #[arg(long, value_name = "BAND")]
+    pub(crate) priority: Option<String>,
+    /// Tokens of its prompt
+    #[arg(long, value_name = "N")]
+    pub(crate) prompt_tokens: Option<u32>,
+    /// Tokens of its answer at most
+    #[arg(long, value_name = "N")]
+    pub(crate) max_tokens: Option<u32>,
+    /// The rules that it is under, such as gdpr
+    #[arg(long, value_name = "RULES")]
+    pub(crate) compliance: Option<String>,
+    /// What the caller wrote on it, as in team=research; may be given several times
+    #[arg(long = "tag", value_name = "NAME=VALUE")]
+    pub(crate) tags: Vec<String>,
+    /// Requests that wait [default: as many as do now]
+    #[arg(long, value_name = "N")]
+    pub(crate) queue_depth: Option<u32>,
+    /// A JSON file of a whole case: task, workers, marketplace_providers, queue_depth; - reads standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["priority", "prompt_tokens", "max_tokens", "compliance", "tags", "queue_depth"])]
+    pub(crate) case: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -49,6 +49,7 @@ async fn run(cli: Cli, output: Output) -> Result<ExitCode, Failure> {
         }
         Command::Workers(WorkersCommand::List) => commands::workers::list(&settings()?, output).await,
         Command::Tasks(command) => commands::tasks::run(&settings()?, output, command).await,
+        Command::Route(command) => commands::route::run(&settings()?, output, command).await,
         Command::Queue => commands::tasks::queue(&settings()?, output).await,
         Command::Completions { shell } => commands::completions(shell),
     }

@@ -39,6 +39,7 @@ pub mod ids;
 pub mod openai;
 pub mod queen;
 pub mod rerank;
+pub mod routing;
 pub mod task;
 pub mod tokens;
 pub mod vectors;

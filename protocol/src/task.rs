@@ -7,6 +7,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::events::{FinishReason, TokenUsage};
+use crate::openai::metadata::Metadata;
 use crate::worker::{Constraint, Message, Tool, ToolCall, ToolChoice};
 use crate::{ApiError, JobId, WorkerId};
 
@@ -103,9 +104,13 @@ pub struct TaskRequest {
     /// Where it may or should run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<TaskPlacement>,
-    /// Must be absent.
+    /// The rules that it is under, such as `gdpr`; at most 64 bytes. A routing script keeps them: without one that is in
+    /// force, this is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compliance: Option<String>,
+    /// What a routing script may go by; within the limits of OpenAI's `metadata`.
+    #[serde(default, skip_serializing_if = "Metadata::is_empty")]
+    pub tags: Metadata,
     /// Tasks of one session go to the same worker while it has a free slot; at most 256 bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_id: Option<String>,
@@ -187,6 +192,18 @@ pub enum TaskKind {
     Embedding,
     ImageGen,
     AudioGen,
+}
+
+impl TaskKind {
+    /// The name used on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::TextGen => "text-gen",
+            Self::Embedding => "embedding",
+            Self::ImageGen => "image-gen",
+            Self::AudioGen => "audio-gen",
+        }
+    }
 }
 
 /// A band of the queue: high > interactive > batch > low > background.

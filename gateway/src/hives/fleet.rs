@@ -42,6 +42,8 @@ pub struct Fleet {
 pub struct Node {
     /// False while the link to the hive is down: what stands here is then the last that was heard.
     pub connected: bool,
+    /// Where it is, if that was told.
+    pub region: Option<Arc<str>>,
     pub workers: BTreeMap<WorkerId, Arc<WorkerInfo>>,
     pub models: BTreeMap<String, ModelEntry>,
     pub backends: Vec<Backend>,

@@ -1,5 +1,6 @@
 //! The link to one hive: follows its events into the fleet for as long as the queen runs, and comes back after a break.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use client::HttpClient;
@@ -17,6 +18,8 @@ const LAST_RETRY: Duration = Duration::from_secs(5);
 pub struct Link {
     /// The machine's name.
     pub node: NodeName,
+    /// Where the machine is, as routing scripts are to see it.
+    pub region: Option<Arc<str>>,
     /// Where the hive listens, which may change when it is started anew.
     pub url: watch::Receiver<Option<String>>,
     /// What the hive wants to see.
@@ -57,6 +60,9 @@ impl Link {
         match client.events(None).await {
             Ok(events) => {
                 tracing::info!(node = %self.node, url, "hive connected");
+                hives.fleet.send_modify(|fleet| {
+                    fleet.change(&self.node, |node| node.region.clone_from(&self.region));
+                });
                 hives.set_client(&self.node, client);
                 apply_all(hives, &self.node, events).await;
                 true

@@ -15,6 +15,9 @@ use crate::inference::{Asker, Clock, Sharing};
 /// Tells whether an answer came from the cache, and as `off` asks for one that does not.
 const CACHE: HeaderName = HeaderName::from_static("x-rbee-cache");
 
+/// Tells what the routing script decided.
+const ROUTING: HeaderName = HeaderName::from_static("x-rbee-routing");
+
 /// An SDK that gives up does so by its own clock, and tells its caller so in its own words; ours comes after.
 const AFTER_READ_TIMEOUT: Duration = Duration::from_millis(500);
 /// A longer time is as good as none, and too long a one could not be reckoned with.
@@ -37,6 +40,7 @@ impl<S: Sync> FromRequestParts<S> for Asking {
             correlation_id: parts.extensions.get().map_or("", |RequestId(id)| id).into(),
             caller: parts.extensions.get().map_or("", Caller::as_str).into(),
             may_share: !wants_no_cache(&parts.headers),
+            was_admitted: false,
             clock: Clock::start(),
         };
         Ok(Self { asker, timeout: timeout(&parts.headers)?, read_timeout: read_timeout(&parts.headers) })
@@ -58,6 +62,10 @@ impl Asking {
     pub(super) fn told(&self, answer: impl IntoResponse, sharing: Sharing) -> Response {
         let mut response = answer.into_response();
         response.extensions_mut().insert(self.asker.clock.spans());
+        let routing = self.asker.clock.routing().and_then(|decision| HeaderValue::from_str(decision).ok());
+        if let Some(routing) = routing {
+            response.headers_mut().insert(ROUTING, routing);
+        }
         let sharing = match sharing {
             Sharing::Off => return response,
             Sharing::Miss => "miss",

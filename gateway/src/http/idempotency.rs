@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::fmt::Write;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -179,10 +178,7 @@ pub(super) fn durable_key(
 ) -> Result<Option<Idempotency>, ApiError> {
     let Some(key) = key(headers)? else { return Ok(None) };
     let body = serde_json::to_vec(body).unwrap_or_default();
-    let digest = hash(&[&body]).iter().fold(String::new(), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    });
+    let digest = crate::hex(&hash(&[&body]));
     Ok(Some(Idempotency { key: String::from_utf8_lossy(key.as_bytes()).into_owned(), digest }))
 }
 

@@ -6,16 +6,19 @@ use std::time::Duration;
 
 use client::worker::WorkerClient;
 use futures::future::BoxFuture;
-use protocol::task::Priority;
+use protocol::task::{Priority, TaskKind};
 use protocol::{ApiError, ErrorCode};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::admission::Admission;
+use super::demand::task_of;
 use super::run::{
     HeldSlot, LONGEST_WAIT, MAX_ATTEMPTS, RETRY_PAUSE, may_go_elsewhere, shutting_down, still_loading,
 };
 use super::{Asker, Inference};
-use crate::scheduler::{Demand, Lease, Placement, Ticket, TicketEvent};
+use crate::routing::Asking;
+use crate::scheduler::{Demand, Lease, Placement, TicketEvent};
 
 /// One call of a worker under an execution id.
 pub(super) type Call<'a, T> =
@@ -88,9 +91,11 @@ impl Inference {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let ticket = self.scheduler.acquire(demand.clone())?;
+            let asking = if attempt == 1 && !asked.asker.was_admitted { Asking::All } else { Asking::Way };
+            let task = || task_of(&demand, TaskKind::Embedding, asked.asker);
+            let admission = self.admit(&demand, task, asking, asked.asker)?;
             asked.asker.clock.mark_routed();
-            let lease = self.wait_for_slot(model, ticket).await?;
+            let lease = self.wait_for_slot(model, admission).await?;
             asked.asker.clock.mark_granted();
             match self.call_worker(lease, call).await {
                 Err(error) if attempt < MAX_ATTEMPTS && may_go_elsewhere(&error) => {
@@ -103,12 +108,12 @@ impl Inference {
     }
 
     /// Waits for a slot; for a model that loads, not longer than the cold-start wait.
-    async fn wait_for_slot(&self, model: &str, mut ticket: Ticket) -> Result<Lease, ApiError> {
+    async fn wait_for_slot(&self, model: &str, mut admission: Admission) -> Result<Lease, ApiError> {
         let mut loading_since = None;
         loop {
             let patience = loading_since.unwrap_or_else(Instant::now) + self.cold_start_wait;
             let event = tokio::select! {
-                event = ticket.next() => event,
+                event = admission.next() => event,
                 () = tokio::time::sleep_until(patience), if loading_since.is_some() => {
                     return Err(still_loading(model, self.cold_start_wait));
                 }

@@ -1,7 +1,7 @@
 //! Where the time of one request goes.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Started with a request, and shared by all that work on it.
@@ -14,6 +14,7 @@ struct Marks {
     started: Instant,
     routed: AtomicU64,
     granted: AtomicU64,
+    routing: OnceLock<String>,
 }
 
 /// Where the time went so far.
@@ -34,12 +35,24 @@ impl Clock {
             started: Instant::now(),
             routed: AtomicU64::new(0),
             granted: AtomicU64::new(0),
+            routing: OnceLock::new(),
         }))
     }
 
     /// The scheduler has answered.
     pub(super) fn mark_routed(&self) {
         self.0.routed.store(self.now(), Ordering::Relaxed);
+    }
+
+    /// The routing script has decided this.
+    pub(super) fn note_routing(&self, decision: String) {
+        // The first decision is the one that the answer's head can tell.
+        let _ = self.0.routing.set(decision);
+    }
+
+    /// What the routing script decided, in a header's words.
+    pub fn routing(&self) -> Option<&str> {
+        self.0.routing.get().map(String::as_str)
     }
 
     /// A worker has been given the request.

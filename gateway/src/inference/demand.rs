@@ -3,7 +3,11 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, LazyLock};
 
+use protocol::routing::RoutingTask;
+use protocol::task::TaskKind;
 use protocol::worker::{ExecuteRequest, Message};
+
+use tokio::time::Instant;
 
 use super::{Asker, InferenceRequest};
 use crate::scheduler::Demand;
@@ -35,6 +39,33 @@ pub(super) fn demand(model: &str, request: &InferenceRequest, asker: &Asker) -> 
         bytes,
         beginnings: beginnings(model, order, session(request, asker)),
         avoid: None,
+    }
+}
+
+/// The same as a routing script sees it.
+pub(super) fn task(demand: &Demand, request: &InferenceRequest, asker: &Asker) -> RoutingTask {
+    RoutingTask {
+        max_tokens: request.order.max_tokens,
+        session: request.session.clone(),
+        tags: request.tags.iter().map(|(name, tag)| (name.clone(), tag.clone())).collect(),
+        compliance: request.compliance.clone(),
+        stream: request.wants_stream,
+        ..task_of(demand, TaskKind::TextGen, asker)
+    }
+}
+
+/// What a routing script sees of any demand.
+pub(super) fn task_of(demand: &Demand, kind: TaskKind, asker: &Asker) -> RoutingTask {
+    let left = demand.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    RoutingTask {
+        id: asker.correlation_id.to_string(),
+        model: demand.model.clone(),
+        priority: demand.priority,
+        prompt_tokens: demand.prompt_tokens,
+        kind,
+        key: demand.key.to_string(),
+        deadline_ms: left.map(|left| left.as_millis() as u64),
+        ..RoutingTask::default()
     }
 }
 

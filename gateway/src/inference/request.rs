@@ -31,7 +31,7 @@ pub use task::task_request;
 pub use tokens::{tokenize_order, tokenize_refusal};
 
 /// A request for text, checked.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct InferenceRequest {
     /// The model as the caller names it; empty for the default.
     pub model: String,
@@ -45,6 +45,12 @@ pub struct InferenceRequest {
     pub placement: Placement,
     /// What it belongs to; requests of one session are best served by one worker.
     pub session: Option<String>,
+    /// What the caller wrote on it.
+    pub tags: Metadata,
+    /// The rules that it is under.
+    pub compliance: Option<String>,
+    /// Whether somebody reads along.
+    pub wants_stream: bool,
     /// When an answer is of no use any more.
     pub deadline: Option<Instant>,
 }
@@ -144,19 +150,23 @@ fn within<T: PartialOrd + std::fmt::Display>(
 
 /// What callers write on what is kept, within OpenAI's limits.
 pub fn metadata(metadata: Option<&Metadata>) -> Result<(), ApiError> {
-    let Some(metadata) = metadata else { return Ok(()) };
-    if metadata.len() > METADATA_PAIRS_MAX {
-        let message = format!("'metadata' may hold {METADATA_PAIRS_MAX} pairs; it holds {}.", metadata.len());
-        return Err(ApiError::invalid("metadata", message));
+    metadata.map_or(Ok(()), |metadata| labels("metadata", metadata))
+}
+
+/// The same under another name.
+fn labels(param: &str, labels: &Metadata) -> Result<(), ApiError> {
+    if labels.len() > METADATA_PAIRS_MAX {
+        let message = format!("'{param}' may hold {METADATA_PAIRS_MAX} pairs; it holds {}.", labels.len());
+        return Err(ApiError::invalid(param, message));
     }
-    for (key, value) in metadata {
+    for (key, value) in labels {
         if key.is_empty() || key.chars().count() > METADATA_KEY_MAX {
-            let message = format!("The keys of 'metadata' must have 1 to {METADATA_KEY_MAX} characters.");
-            return Err(ApiError::invalid("metadata", message));
+            let message = format!("The keys of '{param}' must have 1 to {METADATA_KEY_MAX} characters.");
+            return Err(ApiError::invalid(param, message));
         }
         if value.chars().count() > METADATA_VALUE_MAX {
-            let message = format!("'metadata.{key}' has more than {METADATA_VALUE_MAX} characters.");
-            return Err(ApiError::invalid(format!("metadata.{key}"), message));
+            let message = format!("'{param}.{key}' has more than {METADATA_VALUE_MAX} characters.");
+            return Err(ApiError::invalid(format!("{param}.{key}"), message));
         }
     }
     Ok(())
@@ -230,15 +240,7 @@ mod tests {
 
     #[test]
     fn a_workers_refusal_names_the_callers_field() {
-        let request = InferenceRequest {
-            model: "m".to_owned(),
-            order: ExecuteRequest::default(),
-            names: chat::NAMES,
-            priority: Priority::default(),
-            placement: Placement::default(),
-            session: None,
-            deadline: None,
-        };
+        let request = InferenceRequest { names: chat::NAMES, ..InferenceRequest::default() };
         let renamed = |param: &str| {
             let error = ApiError::invalid(param, format!("'{param}' is wrong."));
             let error = request.in_callers_words(error);

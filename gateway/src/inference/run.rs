@@ -12,8 +12,11 @@ use protocol::{ApiError, ErrorCode, TaskEvent};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::admission::Admission;
+use super::demand::task;
 use super::{Asker, Inference, InferenceRequest};
-use crate::scheduler::{Decision, Demand, Lease, Ticket, TicketEvent, Used, Waiting};
+use crate::routing::Asking;
+use crate::scheduler::{Decision, Demand, Lease, TicketEvent, Used, Waiting};
 
 /// A request without a deadline of its own waits at most this long for a slot.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_mins(10);
@@ -41,9 +44,9 @@ pub struct Run {
 }
 
 enum Phase {
-    Waiting(Ticket),
+    Waiting(Admission),
     Connecting(BoxFuture<'static, Result<(TaskEvents, HeldSlot), ApiError>>),
-    Queueing(BoxFuture<'static, Result<Ticket, ApiError>>),
+    Queueing(BoxFuture<'static, Result<Admission, ApiError>>),
     Streaming(Box<(TaskEvents, HeldSlot)>),
     Done,
 }
@@ -53,7 +56,7 @@ impl Run {
         inference: Inference,
         request: Arc<InferenceRequest>,
         demand: Demand,
-        ticket: Ticket,
+        admission: Admission,
         asker: Asker,
     ) -> Self {
         Self {
@@ -61,7 +64,7 @@ impl Run {
             request,
             demand,
             asker,
-            phase: Phase::Waiting(ticket),
+            phase: Phase::Waiting(admission),
             attempts: 0,
             decision: None,
             waits_until: Some(Instant::now() + LONGEST_WAIT),
@@ -91,8 +94,8 @@ impl Run {
     /// Place in the queue, 0 once it has left it; and how long it waits, if that can be told.
     pub fn waiting(&self) -> (u32, Option<Duration>) {
         match &self.phase {
-            Phase::Waiting(ticket) => {
-                let waiting = ticket.waiting();
+            Phase::Waiting(admission) => {
+                let waiting = admission.waiting();
                 (waiting.position, waiting.eta)
             }
             _ => (0, None),
@@ -157,7 +160,7 @@ impl Run {
     async fn step(&mut self) -> TaskEvent {
         loop {
             let next = match &mut self.phase {
-                Phase::Waiting(ticket) => match ticket.next().await {
+                Phase::Waiting(admission) => match admission.next().await {
                     TicketEvent::Waiting(waiting) => return told(waiting),
                     TicketEvent::Refused(error) => return TaskEvent::Error(error.into()),
                     TicketEvent::Granted(lease) => self.connect(lease),
@@ -170,7 +173,7 @@ impl Run {
                     Err(error) => return TaskEvent::Error(error.into()),
                 },
                 Phase::Queueing(queueing) => match queueing.await {
-                    Ok(ticket) => Phase::Waiting(ticket),
+                    Ok(admission) => Phase::Waiting(admission),
                     Err(error) => return TaskEvent::Error(error.into()),
                 },
                 Phase::Streaming(stream) => match stream.0.next().await {
@@ -217,11 +220,12 @@ impl Run {
 
     fn queue_again(&self, error: &ApiError) -> Phase {
         tracing::info!(request_id = &*self.asker.correlation_id, %error, "queueing a request again");
-        let (scheduler, demand) = (self.inference.scheduler.clone(), self.demand.clone());
+        let (inference, request) = (self.inference.clone(), self.request.clone());
+        let (demand, asker) = (self.demand.clone(), self.asker.clone());
         let pause = RETRY_PAUSE * 4_u32.pow(self.attempts - 1);
         Phase::Queueing(Box::pin(async move {
             tokio::time::sleep(pause).await;
-            scheduler.acquire(demand)
+            inference.admit(&demand, || task(&demand, &request, &asker), Asking::Way, &asker)
         }))
     }
 }

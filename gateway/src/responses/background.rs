@@ -45,7 +45,7 @@ impl Background {
 
     /// The request for its text.
     pub fn request(self) -> InferenceRequest {
-        response_again(self.model, self.order, self.priority, self.session)
+        response_again(self.model, self.order, self.priority, self.session, self.draft.metadata)
     }
 
     /// The response after these events.

@@ -32,7 +32,13 @@ impl Affinity {
 
     /// The workers that have read the most of a prompt with these beginnings, the shortest first; best first.
     pub(super) fn readers(&self, beginnings: &[u64]) -> impl Iterator<Item = SeatId> {
-        beginnings.iter().rev().filter_map(|beginning| self.seats.get(beginning).copied())
+        self.readers_by_place(beginnings).map(|(_, seat)| seat)
+    }
+
+    /// The same with the place of the longest beginning that each has read.
+    pub(super) fn readers_by_place(&self, beginnings: &[u64]) -> impl Iterator<Item = (usize, SeatId)> {
+        let places = beginnings.iter().enumerate().rev();
+        places.filter_map(|(place, beginning)| Some((place, *self.seats.get(beginning)?)))
     }
 }
 

@@ -107,7 +107,7 @@ impl World {
         self.asked += 1;
         let placement = match self.random.random_range(0..8) {
             0 => Placement::on_node((*NODES.choose(&mut self.random).unwrap()).into()),
-            1 => Placement { mode: Mode::Prefer, node: Some("two".into()), worker: None },
+            1 => Placement { mode: Mode::Prefer, node: Some("two".into()), ..Placement::default() },
             _ => Placement::default(),
         };
         let beginnings: Arc<[u64]> = [self.random.random_range(0..4)].into();

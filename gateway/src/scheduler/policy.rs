@@ -6,7 +6,7 @@ use protocol::{ApiError, ErrorCode, WorkerId};
 
 use super::affinity::Affinity;
 use super::roster::{Roster, Seat, SeatId};
-use super::{Demand, Mode, StartPolicy};
+use super::{Demand, Mode, Placement, StartPolicy};
 use crate::hives::{Fleet, Node, NodeName};
 
 /// Who can serve a demand now.
@@ -29,6 +29,8 @@ pub enum Why {
     Pinned,
     /// The caller preferred it.
     Preferred,
+    /// The routing script chose it, or left it among others that had no free slot.
+    Script,
     /// It has read the beginning of the prompt.
     PrefixCache,
     /// Of those with a free slot it has the least to do.
@@ -41,6 +43,7 @@ impl Why {
         match self {
             Self::Pinned => "pinned",
             Self::Preferred => "preferred",
+            Self::Script => "script",
             Self::PrefixCache => "prefix_cache",
             Self::LeastOutstanding => "least_outstanding_tokens",
         }
@@ -55,8 +58,20 @@ pub(super) fn choose(demand: &Demand, roster: &Roster, affinity: &Affinity) -> C
             Choice::Seat(seat, _) => Choice::Seat(seat, Why::Preferred),
             _ => freest(demand, roster, affinity),
         },
+        Mode::Among => among(demand, roster),
         Mode::Auto => freest(demand, roster, affinity),
     }
+}
+
+/// Of the workers that a script left, the one that it chose, or else the one with the least to do. That none of them is
+/// there any more is for the script to know, which is asked again.
+fn among(demand: &Demand, roster: &Roster) -> Choice {
+    let Some(pool) = roster.pool(&demand.model) else { return Choice::Wait };
+    let Placement { among, winner, .. } = &demand.placement;
+    let is_free = |id: &SeatId| roster.seat(*id).is_some_and(Seat::is_free);
+    let chosen = winner.filter(is_free);
+    let chosen = chosen.or_else(|| pool.free().find(|id| among.binary_search(id).is_ok()));
+    chosen.map_or(Choice::Wait, |id| Choice::Seat(id, Why::Script))
 }
 
 fn pinned(demand: &Demand, roster: &Roster) -> Choice {
@@ -129,18 +144,14 @@ pub(super) fn start(
         return Err(ApiError::invalid("node", message));
     }
     let is_wanted = |name: &NodeName| wanted.is_none_or(|wanted| wanted == name);
-    let connected = || fleet.nodes().filter(|(name, node)| is_wanted(name) && node.connected);
-    if connected().next().is_none() {
+    let mut connected = fleet.nodes().filter(|(name, node)| is_wanted(name) && node.connected);
+    if connected.next().is_none() {
         let message = "No hive is connected that could start a worker.";
         return Err(ApiError::new(ErrorCode::HiveUnavailable, message).with_retry_after_ms(1000));
     }
-    // Encoders compute on the CPU, whatever text is generated on.
-    let backend = match fleet.model(model).map(|model| model.kind) {
-        Some(ModelKind::Embedding | ModelKind::Rerank) => Backend::Cpu,
-        Some(ModelKind::TextGen) | None => policy.backend,
-    };
-    let able = connected()
-        .filter(|(name, node)| is_able(node, model, backend) && !tried.contains(name))
+    let (backend, able) = startable(model, fleet, policy);
+    let able = able
+        .filter(|(name, _)| is_wanted(name) && !tried.contains(name))
         // A machine that has the file already is ready sooner; of those, the one with the fewest workers.
         .max_by_key(|(_, node)| {
             let has_file = node.models.get(model).is_some_and(|model| model.downloaded);
@@ -163,8 +174,21 @@ pub(super) fn start(
     })
 }
 
-fn is_able(node: &Node, model: &str, backend: Backend) -> bool {
-    node.models.contains_key(model) && node.backends.contains(&backend)
+/// The machines that could start a worker for a model, and what it would compute on.
+pub(super) fn startable<'a>(
+    model: &'a str,
+    fleet: &'a Fleet,
+    policy: &StartPolicy,
+) -> (Backend, impl Iterator<Item = (&'a NodeName, &'a Node)>) {
+    // Encoders compute on the CPU, whatever text is generated on.
+    let backend = match fleet.model(model).map(|model| model.kind) {
+        Some(ModelKind::Embedding | ModelKind::Rerank) => Backend::Cpu,
+        Some(ModelKind::TextGen) | None => policy.backend,
+    };
+    let is_able = move |node: &Node| {
+        node.connected && node.models.contains_key(model) && node.backends.contains(&backend)
+    };
+    (backend, fleet.nodes().filter(move |(_, node)| is_able(node)))
 }
 
 /// The worker to end where memory is short: of those without work and whose model need not stay, the one that has had none

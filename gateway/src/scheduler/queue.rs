@@ -13,6 +13,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use super::affinity::Affinity;
+use super::candidates::Lists;
 use super::explain::Decision;
 use super::fairness::Service;
 use super::line::{Line, Place, risen};
@@ -20,7 +21,9 @@ use super::pace::Pace;
 use super::policy::{Choice, Why, choose};
 use super::roster::{Pool, Roster, SeatId};
 use super::starts::{Starts, Wanted};
-use super::{Bound, Demand, Effect, Load, Mode, StartPolicy, Started, TicketId, Used, Waiting, stopping};
+use super::{
+    Bound, Demand, Effect, Load, Mode, Placement, StartPolicy, Started, TicketId, Used, Waiting, stopping,
+};
 use crate::hives::{Fleet, NodeName};
 
 /// A full queue is worth asking again after this time at least, and after this at most.
@@ -109,15 +112,16 @@ impl Held {
 }
 
 pub(super) struct Queue {
-    policy: StartPolicy,
+    pub(super) policy: StartPolicy,
     pub(super) is_closed: bool,
     last_id: TicketId,
     pub(super) roster: Roster,
-    affinity: Affinity,
+    pub(super) affinity: Affinity,
     service: Service,
     pace: Pace,
     starts: Starts,
     lines: HashMap<String, Line>,
+    pub(super) lists: Lists,
     waiters: HashMap<TicketId, Waiter>,
     /// Of them, those who want a certain machine or worker.
     pinned: BTreeSet<TicketId>,
@@ -142,6 +146,7 @@ impl Queue {
             pace: Pace::default(),
             starts: Starts::default(),
             lines: HashMap::new(),
+            lists: Lists::default(),
             waiters: HashMap::new(),
             pinned: BTreeSet::new(),
             held: [Held::default(); Priority::BANDS],
@@ -322,12 +327,29 @@ impl Queue {
             drop(self.take_waiter(id));
             return;
         };
-        self.roster.take_back(granted.seat, granted.tokens, now);
         let took = now.saturating_duration_since(granted.since);
+        self.roster.note_speed(granted.seat, used.map_or(0, |used| used.answer_tokens), took);
+        self.roster.take_back(granted.seat, granted.tokens, now);
         self.pace.note(&granted.model, took, used.map(|used| used.answer_tokens));
         if let Some(used) = used {
             self.service.charge(&granted.key, used.cost() - granted.charged, now);
         }
+    }
+
+    /// Sends one who waits elsewhere; its place in the queue stays.
+    pub(super) fn place(&mut self, id: TicketId, placement: Placement) {
+        let Some(waiter) = self.waiters.get_mut(&id) else { return };
+        if placement.mode == Mode::Pin {
+            self.pinned.insert(id);
+        } else {
+            self.pinned.remove(&id);
+        }
+        Arc::make_mut(&mut waiter.demand).placement = placement;
+    }
+
+    /// Requests that wait for a model.
+    pub(super) fn waiting(&self, model: &str) -> u32 {
+        self.lines.get(model).map_or(0, Line::len)
     }
 
     fn take_waiter(&mut self, id: TicketId) -> Option<Waiter> {
@@ -482,7 +504,10 @@ impl Queue {
             self.refuse(id, error);
         }
         for wanted in wanted {
-            let is_waited_for = |waiter: &Waiter| Wanted::of(&waiter.demand) == wanted;
+            let is_waited_for = |waiter: &Waiter| {
+                // Whom a script sent to certain workers, no other one helps.
+                Wanted::of(&waiter.demand) == wanted && waiter.demand.placement.mode != Mode::Among
+            };
             if wanted.node.is_none() && !self.waiters.values().any(is_waited_for) {
                 continue;
             }

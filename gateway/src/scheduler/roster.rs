@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use protocol::hive::WorkerInfo;
 use protocol::worker::WorkerState;
@@ -10,6 +11,7 @@ use protocol::{BootId, WorkerId};
 use tokio::time::Instant;
 
 use super::Taken;
+use super::candidates::SeatLoad;
 use crate::hives::{Fleet, Node, NodeName};
 
 /// Number of one run of a worker.
@@ -24,6 +26,8 @@ pub(super) struct Seat {
     pub(super) taken: u32,
     /// Tokens that it has yet to read and to write, as far as they can be guessed.
     pub(super) outstanding: u64,
+    /// The same two for those who look without asking.
+    pub(super) load: Arc<SeatLoad>,
     pub(super) last_used: Instant,
     /// False once its hive does not tell of it any more, or is not heard of itself.
     is_reachable: bool,
@@ -56,7 +60,9 @@ impl Seat {
 pub(super) struct Pool {
     /// Those with a free slot, the one with the least to do first.
     free: BTreeSet<(u64, SeatId)>,
-    /// Those that take requests, and their slots.
+    /// Those that take requests.
+    members: BTreeSet<SeatId>,
+    /// Their number and their slots.
     pub(super) serving: u32,
     pub(super) slots: u32,
     /// Slots of theirs that are given out.
@@ -68,6 +74,11 @@ impl Pool {
     /// Workers with a free slot, the one with the least to do first.
     pub(super) fn free(&self) -> impl Iterator<Item = SeatId> {
         self.free.iter().map(|(_, id)| *id)
+    }
+
+    /// All workers, those that load last.
+    pub(super) fn members(&self) -> impl Iterator<Item = SeatId> {
+        self.members.iter().chain(&self.loading).copied()
     }
 
     pub(super) fn free_count(&self) -> usize {
@@ -91,6 +102,8 @@ pub(super) struct Roster {
     by_node: HashMap<NodeName, Vec<SeatId>>,
     pools: HashMap<String, Pool>,
     last_id: SeatId,
+    /// Another one whenever a pool has changed but for what its workers have to do.
+    generation: u64,
 }
 
 impl Roster {
@@ -100,6 +113,7 @@ impl Roster {
             return;
         }
         let before = std::mem::replace(&mut self.fleet, fleet.clone());
+        self.generation += 1;
         for (name, node) in fleet.nodes() {
             if !before.node(name).is_some_and(|known| std::ptr::eq(known, node)) {
                 self.take_over_node(name, Some(node), now);
@@ -126,6 +140,7 @@ impl Roster {
                 worker: worker.clone(),
                 taken: 0,
                 outstanding: 0,
+                load: Arc::default(),
                 last_used: now,
                 is_reachable: true,
                 is_leaving: false,
@@ -149,6 +164,7 @@ impl Roster {
 
     /// Puts a worker into its model's pool, by what it can do now.
     fn enter(&mut self, id: SeatId) {
+        self.generation += 1;
         let Some(seat) = self.seats.get(&id) else { return };
         let is_loading = seat.is_reachable && seat.worker.state == WorkerState::Loading;
         if !is_loading && !seat.takes_requests() {
@@ -162,6 +178,7 @@ impl Roster {
             pool.loading.insert(id);
             return;
         }
+        pool.members.insert(id);
         pool.serving += 1;
         pool.slots += seat.worker.slots_total;
         pool.taken += seat.taken;
@@ -172,11 +189,13 @@ impl Roster {
 
     /// Takes it out again; what `enter` put in is told from the same state.
     fn leave(&mut self, id: SeatId) {
+        self.generation += 1;
         let Some(seat) = self.seats.get(&id) else { return };
         let Some(pool) = self.pools.get_mut(&seat.worker.model_ref) else { return };
         pool.loading.remove(&id);
         pool.free.remove(&(seat.outstanding, id));
         if seat.takes_requests() {
+            pool.members.remove(&id);
             pool.serving -= 1;
             pool.slots -= seat.worker.slots_total;
             pool.taken -= seat.taken;
@@ -190,11 +209,13 @@ impl Roster {
     fn change(&mut self, id: SeatId, change: impl FnOnce(&mut Seat)) {
         let Some(seat) = self.seats.get_mut(&id) else { return };
         let Some(pool) = self.pools.get_mut(&seat.worker.model_ref).filter(|_| seat.takes_requests()) else {
-            return change(seat);
+            change(seat);
+            return seat.load.set(seat.taken, seat.outstanding);
         };
         pool.free.remove(&(seat.outstanding, id));
         pool.taken -= seat.taken;
         change(seat);
+        seat.load.set(seat.taken, seat.outstanding);
         pool.taken += seat.taken;
         if seat.is_free() {
             pool.free.insert((seat.outstanding, id));
@@ -208,6 +229,13 @@ impl Roster {
             seat.outstanding += tokens;
             seat.last_used = now;
         });
+    }
+
+    /// Takes in how fast a worker answered.
+    pub(super) fn note_speed(&self, id: SeatId, tokens: u32, took: Duration) {
+        if let Some(seat) = self.seats.get(&id) {
+            seat.load.note_speed(tokens, took);
+        }
     }
 
     /// Takes a slot back.
@@ -244,6 +272,11 @@ impl Roster {
             self.by_run.remove(&seat.worker.boot_id);
             self.seats.remove(&id);
         }
+    }
+
+    /// Whether anything has changed but for what the workers have to do.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
     }
 
     pub(super) fn fleet(&self) -> &Fleet {

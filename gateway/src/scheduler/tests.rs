@@ -387,7 +387,7 @@ fn who_wants_a_certain_worker_waits_for_it_and_who_prefers_it_does_not() {
     let fleet = fleet(vec![worker("a", WorkerState::Idle, 1), worker("b", WorkerState::Idle, 1)]);
     let bench = Bench::new(10);
     let ask = |mode, worker: &str| {
-        let placement = Placement { mode, node: None, worker: Some(worker.into()) };
+        let placement = Placement { mode, worker: Some(worker.into()), ..Placement::default() };
         bench.ask(Demand { placement, ..demand("k") }, &fleet)
     };
     let first = granted(&mut ask(Mode::Pin, "b").unwrap());

@@ -8,7 +8,7 @@ use protocol::hive::WorkerInfo;
 use tokio::sync::{oneshot, watch};
 
 use super::queue::{Admitted, Grant, Outcome};
-use super::{Decision, Shared, TicketId, Used, stopping};
+use super::{Decision, Placement, Shared, TicketId, Used, stopping};
 use crate::hives::NodeName;
 
 /// What a waiting request can be told.
@@ -59,6 +59,13 @@ impl Ticket {
             State::Waits { waiting, .. } => waiting.borrow().clone(),
             State::Served(_) | State::Settled => Waiting::default(),
         }
+    }
+
+    /// Has it wait for another worker than so far; its place in the queue stays.
+    pub fn place(&self, placement: Placement) {
+        let (State::Waits { .. }, Some(hold)) = (&self.state, &self.hold) else { return };
+        hold.shared.lock().place(hold.id, placement);
+        hold.shared.news.notify_one();
     }
 
     /// The next news. May be cancelled without losing any.

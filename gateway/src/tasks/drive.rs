@@ -266,6 +266,7 @@ pub(super) fn asker(job_id: &str, owner: &str) -> Asker {
         correlation_id: correlation_id.into(),
         caller: owner.into(),
         may_share: false,
+        was_admitted: true,
         clock: Clock::start(),
     }
 }

@@ -3,6 +3,7 @@
 pub(crate) mod daemon;
 pub(crate) mod infer;
 pub(crate) mod models;
+pub(crate) mod route;
 pub(crate) mod tasks;
 pub(crate) mod up;
 pub(crate) mod workers;

@@ -191,7 +191,7 @@ fn seconds(milliseconds: u64) -> String {
 }
 
 /// To the second, in UTC.
-fn time(milliseconds: u64) -> String {
+pub(super) fn time(milliseconds: u64) -> String {
     let instant = jiff::Timestamp::from_millisecond(milliseconds as i64).unwrap_or_default();
     instant.strftime("%F %TZ").to_string()
 }

@@ -132,14 +132,14 @@ impl MessageWriter {
             Some(Open::Text(_) | Open::Call) => String::new(),
         };
         self.blocks += 1;
-        signed + &frame(&StreamEvent::ContentBlockStop { index })
+        signed + &*frame(&StreamEvent::ContentBlockStop { index })
     }
 
     /// Ends the block that is open and begins another.
     fn begin(&mut self, open: Open, content_block: AnswerBlock) -> String {
         let closed = self.close();
         self.open = Some(open);
-        closed + &frame(&StreamEvent::ContentBlockStart { index: self.blocks, content_block })
+        closed + &*frame(&StreamEvent::ContentBlockStart { index: self.blocks, content_block })
     }
 
     fn delta(&self, delta: BlockDelta) -> String {
@@ -149,7 +149,7 @@ impl MessageWriter {
     fn start(&self, prompt_tokens: u32) -> String {
         let usage = TokenUsage { prompt_tokens, ..TokenUsage::default() };
         let message = self.head.answer(Vec::new(), None, usage);
-        frame(&StreamEvent::MessageStart { message }) + &frame(&StreamEvent::Ping)
+        frame(&StreamEvent::MessageStart { message }) + &*frame(&StreamEvent::Ping)
     }
 
     fn text(&mut self, text: &str) -> Bytes {
@@ -196,7 +196,7 @@ impl MessageWriter {
         let stop_sequence = end.stop_sequence_of(0).map(str::to_owned);
         let delta = self.head.end(end.finish_reason_of(0), stop_sequence, end.usage);
         let end = StreamEvent::MessageDelta { delta, usage: usage_of(end.usage) };
-        self.close() + &frame(&end) + &frame(&StreamEvent::MessageStop)
+        self.close() + &*frame(&end) + &*frame(&StreamEvent::MessageStop)
     }
 }
 

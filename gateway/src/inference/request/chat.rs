@@ -15,7 +15,6 @@ use super::{
     CallersNames, InferenceRequest, TOP_LOGPROBS_MAX, band, checked, logit_bias, metadata, refuse_first,
     seed, stop_strings, unsupported, within,
 };
-use crate::scheduler::Placement;
 
 /// How a chat completion names what a worker may find fault with.
 pub(super) const NAMES: CallersNames = &[
@@ -68,9 +67,11 @@ pub fn chat_request(
         order: checked(order)?,
         names: NAMES,
         priority: band(body.service_tier.as_deref())?,
-        placement: Placement::default(),
         session: body.prompt_cache_key,
+        tags: body.metadata.unwrap_or_default(),
+        wants_stream: body.stream.unwrap_or(false),
         deadline: timeout.map(|timeout| Instant::now() + timeout),
+        ..InferenceRequest::default()
     })
 }
 

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use protocol::ApiError;
 use protocol::openai::completions::{CompletionPrompt, CompletionRequest};
-use protocol::task::Priority;
 use protocol::worker::ExecuteRequest;
 use tokio::time::Instant;
 
@@ -12,7 +11,6 @@ use super::{
     CHOICES_MAX, CallersNames, InferenceRequest, TOP_LOGPROBS_MAX, checked, logit_bias, refuse_first, seed,
     stop_strings, within,
 };
-use crate::scheduler::Placement;
 
 /// Prompts of one request at most.
 const PROMPTS_MAX: usize = 128;
@@ -84,10 +82,9 @@ pub fn completion_order(
             model: body.model.clone(),
             order,
             names: NAMES,
-            priority: Priority::Interactive,
-            placement: Placement::default(),
-            session: None,
+            wants_stream: body.stream.unwrap_or(false),
             deadline,
+            ..InferenceRequest::default()
         }
     });
     Ok(CompletionOrder { requests: requests.collect(), choices, logprobs: body.logprobs.is_some() })

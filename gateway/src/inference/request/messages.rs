@@ -7,13 +7,11 @@ use std::time::Duration;
 
 use protocol::ApiError;
 use protocol::anthropic::{ContextEdit, MessagesRequest, OutputConfig, OutputFormat, Thinking};
-use protocol::task::Priority;
 use protocol::worker::{Constraint, ExecuteRequest};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use super::{CallersNames, InferenceRequest, checked, in_words_of, refuse_first, unsupported, within};
-use crate::scheduler::Placement;
 
 /// How a message names what a worker may find fault with.
 const NAMES: CallersNames = &[
@@ -98,10 +96,9 @@ fn checked_message(
         model: body.model,
         order: checked(order).map_err(|error| in_words_of(NAMES, error))?,
         names: NAMES,
-        priority: Priority::Interactive,
-        placement: Placement::default(),
-        session: None,
+        wants_stream: body.stream.unwrap_or(false),
         deadline: timeout.map(|timeout| Instant::now() + timeout),
+        ..InferenceRequest::default()
     };
     Ok((request, thoughts))
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use protocol::ApiError;
 use protocol::openai::chat;
+use protocol::openai::metadata::Metadata;
 use protocol::openai::responses::{
     ChosenTool, Input, Item, Reasoning, Response, ResponseRequest, ResponseStatus, TextConfig, TextFormat,
     Tool, ToolChoice,
@@ -24,7 +25,6 @@ use super::{
     CallersNames, InferenceRequest, TOP_LOGPROBS_MAX, band, checked, metadata, refuse_first, unsupported,
     within,
 };
-use crate::scheduler::Placement;
 
 /// How a response names what a worker may find fault with.
 const NAMES: CallersNames = &[
@@ -125,9 +125,11 @@ pub fn response_order(
         order: checked(order)?,
         names: NAMES,
         priority: band(body.service_tier.as_deref())?,
-        placement: Placement::default(),
         session: body.prompt_cache_key.clone(),
+        tags: body.metadata.clone().unwrap_or_default(),
+        wants_stream: body.stream.unwrap_or(false),
         deadline: timeout.map(|timeout| Instant::now() + timeout),
+        ..InferenceRequest::default()
     };
     Ok(ResponseOrder { request, draft: draft(body, tools, reasoning, text), input })
 }
@@ -138,9 +140,9 @@ pub fn response_again(
     order: ExecuteRequest,
     priority: Priority,
     session: Option<String>,
+    tags: Metadata,
 ) -> InferenceRequest {
-    let placement = Placement::default();
-    InferenceRequest { model, order, names: NAMES, priority, placement, session, deadline: None }
+    InferenceRequest { model, order, names: NAMES, priority, session, tags, ..InferenceRequest::default() }
 }
 
 /// The answer as far as it repeats what was asked for.

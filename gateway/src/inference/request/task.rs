@@ -7,12 +7,15 @@ use protocol::worker::{ExecuteRequest, Message, ToolChoice};
 use protocol::{ApiError, ErrorCode};
 use tokio::time::Instant;
 
-use super::{InferenceRequest, TOP_LOGPROBS_MAX, checked, refuse_first, within};
+use super::{InferenceRequest, TOP_LOGPROBS_MAX, checked, labels, refuse_first, within};
 use crate::hives::NodeName;
 use crate::scheduler::{Mode, Placement};
 
 /// A session's name has this many bytes at most.
 const SESSION_BYTES_MAX: usize = 256;
+
+/// A set of rules' name has this many at most.
+const COMPLIANCE_BYTES_MAX: usize = 64;
 
 /// Checks a task; `default_model` answers where none is named.
 pub fn task_request(body: TaskRequest, default_model: &str) -> Result<InferenceRequest, ApiError> {
@@ -22,10 +25,11 @@ pub fn task_request(body: TaskRequest, default_model: &str) -> Result<InferenceR
     }
     let refused = [
         ("input", body.input.is_some(), "inputs that are neither a prompt nor messages"),
-        ("compliance", body.compliance.is_some(), "compliance modes"),
         ("n", body.n.is_some_and(|n| n != 1), "more or fewer answers to a task than one"),
     ];
     refuse_first(&refused)?;
+    labels("tags", &body.tags)?;
+    within("compliance", body.compliance.as_ref().map(String::len), 1..=COMPLIANCE_BYTES_MAX)?;
     within("session_id", body.session_id.as_ref().map(String::len), 1..=SESSION_BYTES_MAX)?;
     let placement = placement(body.placement, body.node.as_deref())?;
     let (instruction, messages) = match (body.prompt, body.messages) {
@@ -80,6 +84,10 @@ pub fn task_request(body: TaskRequest, default_model: &str) -> Result<InferenceR
         priority: body.priority,
         placement,
         session: body.session_id,
+        tags: body.tags,
+        compliance: body.compliance,
+        // Its events are there for whoever wants them.
+        wants_stream: true,
         deadline: body.deadline_ms.map(|deadline_ms| Instant::now() + Duration::from_millis(deadline_ms)),
     })
 }
@@ -101,7 +109,7 @@ fn placement(placement: Option<TaskPlacement>, node: Option<&str>) -> Result<Pla
         let message = "'placement' needs a 'node' or a 'worker' where its mode is not auto.";
         return Err(ApiError::invalid("placement", message));
     }
-    Ok(Placement { mode, node: wanted.as_deref().map(NodeName::from), worker })
+    Ok(Placement { mode, node: wanted.as_deref().map(NodeName::from), worker, ..Placement::default() })
 }
 
 fn known_roles(messages: Vec<Message>) -> Result<Vec<Message>, ApiError> {
