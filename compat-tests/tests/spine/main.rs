@@ -16,4 +16,5 @@ mod leaks;
 mod queens;
 mod relay;
 mod requests;
+mod routing;
 mod shutdown;
