@@ -1,4 +1,4 @@
-"""Measures the queue: admission and scheduling with a large fleet that is made up, fairness, and durable tasks a second
+"""Measures the queue: admission and scheduling with a large fleet that is made up, fairness, what routing scripts cost, and durable tasks a second
 on SQLite and on PostgreSQL.
 
 Prints figures and writes bench/results/queue-<date>.json. bench/README.md tells the method.
@@ -16,7 +16,10 @@ from pathlib import Path
 from machine import await_idle, machine, spread
 
 RESULTS = Path(__file__).parent / "results"
-CASES = ("scheduling", "sqlite", "postgres")
+CASES = ("scheduling", "routing", "sqlite", "postgres")
+SCRIPTS = Path(__file__).parent.parent / "examples" / "routing"
+# A closure that must be interpreted, as a method call must.
+INTERPRETED = 'fn route_task(task, workers) { workers.filter(|w| w.node.starts_with("node")).least_loaded() }'
 TASKS_A_SECOND = re.compile(r"^(.*): (\d+) tasks/s; acknowledged within ([\d.]+) ms \(median\), ([\d.]+) ms \(99 %\)$", re.M)
 
 
@@ -27,7 +30,7 @@ def main():
     options = arguments.parse_args()
     path = RESULTS / f"queue-{datetime.date.today().isoformat()}.json"
     figures = json.loads(path.read_text())["figures"] if path.exists() else {}
-    measure = {"scheduling": scheduling, "sqlite": store, "postgres": lambda: store(os.environ["RBEE_TEST_POSTGRES"])}
+    measure = {"scheduling": scheduling, "routing": routing, "sqlite": store, "postgres": lambda: store(os.environ["RBEE_TEST_POSTGRES"])}
     for case in options.only:
         rounds = []
         for _ in range(options.rounds):
@@ -49,6 +52,15 @@ def example(name: str, *arguments: str):
 
 def scheduling():
     return json.loads(example("queue"))
+
+
+def routing():
+    with tempfile.NamedTemporaryFile("w", prefix="interpreted", suffix=".rhai") as script:
+        script.write(INTERPRETED)
+        script.flush()
+        named = [SCRIPTS / f"{name}.rhai" for name in ("model-size", "priority-and-compliance")]
+        figures = json.loads(example("routing", *named, script.name))
+    return {re.sub("^interpreted.*", "interpreted", name): costs for name, costs in figures.items()}
 
 
 def store(database: str | None = None):

@@ -224,10 +224,7 @@ async fn scripts_are_tried_out_on_the_command_line() {
 
     let (code, told) =
         keeper(&stack, &["test", &example("priority-and-compliance.rhai"), "--compliance", "gdpr"]).await;
-    assert!(
-        code == 0 && told.contains(&format!("decided   worker {} on local, of 1", worker.id)),
-        "{told}"
-    );
+    assert!(code == 0 && told.contains(&format!("decided   worker {} on local, of 1", worker.id)), "{told}");
     let (_, told) = keeper(&stack, &["test", &example("model-size.rhai"), "--json"]).await;
     let decision: serde_json::Value = serde_json::from_str(&told).unwrap();
     assert_eq!(decision["outcome"]["worker_id"], json!(worker.id), "{told}");

@@ -1,13 +1,13 @@
 //! The queue's state: who waits, which slots are given out, which workers are being started. Time comes from outside.
 
+mod tell;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::hive::WorkerInfo;
-use protocol::queen::{BandView, QueueLimit, QueueView, QueuedModel, TaskCounts};
 use protocol::task::Priority;
-use protocol::worker::LoadStage;
 use protocol::{ApiError, ErrorCode};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
@@ -19,11 +19,9 @@ use super::fairness::Service;
 use super::line::{Line, Place, risen};
 use super::pace::Pace;
 use super::policy::{Choice, Why, choose};
-use super::roster::{Pool, Roster, SeatId};
+use super::roster::{Roster, SeatId};
 use super::starts::{Starts, Wanted};
-use super::{
-    Bound, Demand, Effect, Load, Mode, Placement, StartPolicy, Started, TicketId, Used, Waiting, stopping,
-};
+use super::{Demand, Effect, Load, Mode, Placement, StartPolicy, Started, TicketId, Used, Waiting, stopping};
 use crate::hives::{Fleet, NodeName};
 
 /// A full queue is worth asking again after this time at least, and after this at most.
@@ -536,83 +534,6 @@ impl Queue {
                 waiter.place.band = band;
                 line.insert(&waiter.demand.key, waiter.place);
             }
-        }
-    }
-
-    fn tell_places(&mut self, now: Instant) {
-        let is_due = now.saturating_duration_since(self.told) >= TOLD_EVERY;
-        if self.waiters.len() > TOLD_AT_ONCE && !is_due {
-            return;
-        }
-        self.told = now;
-        let weight = self.service.weight(now);
-        for (model, line) in &self.lines {
-            let slots = self.roster.pool(model).map_or(0, |pool| pool.slots);
-            let narration = self.narrate(model);
-            let cost =
-                |id| self.waiters.get(&id).map_or(0.0, |waiter| self.guess(&waiter.demand).cost() * weight);
-            for (index, id) in line.order(&self.service, cost).into_iter().enumerate() {
-                let Some(waiter) = self.waiters.get(&id) else { continue };
-                let position = index as u32 + 1;
-                let eta = self.pace.wait(model, position, slots);
-                waiter.waiting.send_if_modified(|waiting| {
-                    // An estimate that changes alone is told with the next news.
-                    let news = waiting.position != position || waiting.narration != narration;
-                    *waiting = Waiting { position, eta, narration: narration.clone() };
-                    news
-                });
-            }
-        }
-    }
-
-    /// What a person who waits for a model would like to know.
-    fn narrate(&self, model: &str) -> Option<(String, Option<f32>)> {
-        let loading = self.roster.pool(model).filter(|pool| pool.serving == 0).and_then(Pool::loading);
-        let Some(seat) = loading.and_then(|id| self.roster.seat(id)) else {
-            return self.starts.is_under_way(model).then(|| (format!("starting a worker for {model}"), None));
-        };
-        let what = match seat.worker.loading.stage {
-            LoadStage::Downloading => "downloading",
-            LoadStage::Starting => "starting a worker for",
-            LoadStage::ReadingHeader | LoadStage::LoadingWeights => "loading",
-            LoadStage::WarmingUp => "warming up",
-            LoadStage::Ready | LoadStage::Failed => return None,
-        };
-        Some((format!("{what} {model}"), Some(seat.worker.loading.progress)))
-    }
-
-    /// Who waits for what, and for how long.
-    pub(super) fn view(&self, now: Instant) -> QueueView {
-        let band = |priority: &Priority| {
-            let held = self.held[usize::from(priority.band())];
-            BandView { band: *priority, waiting: held.requests as u32, bytes: held.bytes as u64 }
-        };
-        let ms = |duration: Duration| duration.as_millis() as u64;
-        let model = |(model, line): (&String, &Line)| {
-            let pool = self.roster.pool(model);
-            let waiters = self.waiters.values().filter(|waiter| waiter.demand.model == *model);
-            let longest = waiters.map(|waiter| now.saturating_duration_since(waiter.since)).max();
-            QueuedModel {
-                model: model.clone(),
-                waiting: line.len(),
-                workers: pool.map_or(0, |pool| pool.serving),
-                slots_total: pool.map_or(0, |pool| pool.slots),
-                slots_taken: pool.map_or(0, |pool| pool.taken),
-                longest_wait_ms: longest.map_or(0, ms),
-                eta_ms: self.eta(model, line.len() + 1).map(ms),
-                is_starting: self.starts.is_under_way(model),
-            }
-        };
-        let Bound { requests, bytes } = self.policy.bounds.all;
-        let mut models: Vec<_> = self.lines.iter().map(model).collect();
-        models.sort_by(|one, other| one.model.cmp(&other.model));
-        QueueView {
-            running: self.leases.len() as u32,
-            waiting: self.depth(),
-            limit: QueueLimit { requests: requests as u64, bytes: bytes as u64 },
-            bands: Priority::ALL.iter().map(band).collect(),
-            models,
-            tasks: TaskCounts::default(),
         }
     }
 }
