@@ -86,7 +86,7 @@ fn measured(script: &std::path::Path, candidates: usize, rounds: usize) -> anyho
             let changed = worker(round / 100 % candidates);
             reports.send_modify(|fleet| {
                 fleet.change(&node(round / 100 % candidates), |node| {
-                    node.apply(HiveEvent::Worker(changed.into()))
+                    node.apply(HiveEvent::Worker(changed.into()));
                 });
             });
         }
