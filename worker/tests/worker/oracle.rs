@@ -25,8 +25,9 @@ use crate::process::Worker;
 
 /// Below this, two candidates' order may turn on the last bits of a sum, at full precision.
 const CLOSE: f64 = 0.05;
-/// The same where activations are quantised: llama.cpp's own choices turn at up to 0.26, and its logits move by up to 2.2.
-const CLOSE_QUANTISED: f64 = 0.5;
+/// The same where activations are quantised. llama.cpp's own choices turn at up to 0.26, ours part from them at up to 0.36 with
+/// AVX-512 and 0.55 with AVX2, which add in different orders, and its logits move by up to 2.2.
+const CLOSE_QUANTISED: f64 = 0.8;
 
 #[derive(Deserialize)]
 struct Recorded<Case> {
@@ -216,7 +217,7 @@ fn smollm2_as_quantised_chooses_as_llama_cpp_does_where_the_choice_is_clear() {
     let flips = flips(&mut model.weights, &cases);
     let steps: usize = cases.iter().map(|case| case.tokens.len()).sum();
     println!("{} of {steps} choices differ: {flips:?}", flips.len());
-    assert!(flips.len() * 20 < steps, "{} of {steps} choices differ: {flips:?}", flips.len());
+    assert!(flips.len() * 30 < steps, "{} of {steps} choices differ: {flips:?}", flips.len());
     let clear = |flip: &Flip| {
         let (_, high, _, low) = cases[flip.case].top2[flip.step];
         high - low > CLOSE_QUANTISED
