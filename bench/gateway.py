@@ -17,8 +17,9 @@ from gateways import Mock, Nginx, Queen, descriptor_limit, nginx_version
 from machine import await_idle, machine, spread
 
 RESULTS = Path(__file__).parent / "results"
-CASES = ("added", "first_token", "rate", "tokens", "held")
+CASES = ("added", "first_token", "rate", "tokens", "held", "overload")
 CLIENTS = 64
+OVERLOAD_SLOTS, OVERLOAD_SECONDS = 8, 60
 ROUND_SECONDS = 4
 FAST_STREAMS, FAST_TOKENS = 4, 50_000
 HELD_STREAMS = (512, 2_000, 5_000, 10_000)
@@ -138,6 +139,25 @@ class Bench:
                 print(f"{row['streams']} streams, {name}: {row[name]}", flush=True)
             figures.append(row)
         return figures
+
+    def overload(self):
+        """Fifty times as many requests as can be served, of which few are urgent: what is served, who waits, how the rest
+        is refused, and what of it stays in memory."""
+        await_idle()
+        slots = str(OVERLOAD_SLOTS)
+        with Mock(self.programs, "--slots", slots) as mock, Queen(self.programs, mock) as queen:
+            command = ["overload", "--target", queen.address, "--slots", slots, "--seconds", str(OVERLOAD_SECONDS)]
+            process = subprocess.Popen([self.programs / "gateway-load", *command], stdout=subprocess.PIPE, text=True)
+            process.stdout.readline()
+            resident = []
+            cpu, started = queen.cpu_seconds(), time.perf_counter()
+            for _ in range(OVERLOAD_SECONDS // 5):
+                time.sleep(5)
+                resident.append(round(queen.resident_bytes() / 2**20, 1))
+            cpu_share = (queen.cpu_seconds() - cpu) / (time.perf_counter() - started)
+            report = json.loads(process.stdout.readline())
+            process.wait()
+        return report | {"slots": OVERLOAD_SLOTS, "cpu_share": round(cpu_share, 3), "resident_mib_every_5_s": resident}
 
     def gateway(self, name: str, mock: Mock):
         if name == "direct":

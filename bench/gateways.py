@@ -48,8 +48,8 @@ class Gateway:
 class Mock(Gateway):
     """The worker that answers at once, with its hive on the same port."""
 
-    def __init__(self, programs: Path):
-        command = [programs / "gateway-load", "mock"]
+    def __init__(self, programs: Path, *flags: str):
+        command = [programs / "gateway-load", "mock", *flags]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         super().__init__(process, port_of(announced(process)))
 

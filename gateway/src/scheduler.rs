@@ -157,11 +157,13 @@ pub struct Bound {
 }
 
 impl Bounds {
-    /// What may wait in a band. What nobody waits for in person leaves room for what somebody does.
+    /// What may wait in a band. What nobody waits for in person leaves room for what somebody does, and that for what is
+    /// urgent.
     pub fn of_band(&self, priority: Priority) -> Bound {
         let Bound { requests, bytes } = self.all;
         match priority {
-            Priority::High | Priority::Interactive => self.all,
+            Priority::High => self.all,
+            Priority::Interactive => Bound { requests: requests - requests / 8, bytes: bytes - bytes / 8 },
             Priority::Batch | Priority::Low | Priority::Background => {
                 Bound { requests: requests.div_ceil(2), bytes: bytes.div_ceil(2) }
             }

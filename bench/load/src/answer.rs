@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use anyhow::{Context, bail, ensure};
 use bytes::{Buf, BytesMut};
 
+use crate::clock::now_us;
 use crate::order::{Order, parse_token};
 use crate::wire::{Connection, Head};
 
@@ -23,13 +24,35 @@ impl Client {
         Ok(Self { connection, order, request: order.request() })
     }
 
+    /// Asks for what may be refused; tells when the first token came.
+    pub async fn offer(&mut self) -> anyhow::Result<Offered> {
+        self.connection.write(self.request.as_bytes()).await.context("cannot send")?;
+        let head = self.connection.head().await.context("no answer")?.context("closed without an answer")?;
+        if head.subject != "200" {
+            let body = self.connection.body(&head).await.context("the refusal broke")?;
+            let status = head.subject.parse().context("a status is a number")?;
+            ensure!(serde_json::from_slice::<serde_json::Value>(&body).is_ok(), "a refusal that is no JSON");
+            return Ok(Offered::Refused { status, retry_after_s: head.retry_after_s });
+        }
+        let mut first_us = None;
+        self.read_stream(|_| {
+            first_us.get_or_insert_with(now_us);
+        })
+        .await?;
+        first_us.map(|first_us| Offered::Answered { first_us }).context("an answer without a token")
+    }
+
     /// Asks, and reads the answer to its end. Of each token of a stream it tells when it was due.
-    pub async fn ask(&mut self, mut on_token: impl FnMut(u64)) -> anyhow::Result<()> {
+    pub async fn ask(&mut self, on_token: impl FnMut(u64)) -> anyhow::Result<()> {
         self.connection.write(self.request.as_bytes()).await.context("cannot send")?;
         let head = self.connection.head().await.context("no answer")?.context("closed without an answer")?;
         if head.subject != "200" || !self.order.stream {
             return self.whole(&head).await;
         }
+        self.read_stream(on_token).await
+    }
+
+    async fn read_stream(&mut self, mut on_token: impl FnMut(u64)) -> anyhow::Result<()> {
         let mut stream = Stream::default();
         while let Some(part) = self.connection.part().await.context("the stream broke")? {
             stream.take(&part, &mut on_token)?;
@@ -46,6 +69,15 @@ impl Client {
         ensure!(text.contains("\"finish_reason\""), "an answer without an end: {text}");
         Ok(())
     }
+}
+
+/// What came of a request that may be refused.
+#[derive(Debug, Clone, Copy)]
+pub enum Offered {
+    /// It was answered; its first token came at this time.
+    Answered { first_us: u64 },
+    /// It was not.
+    Refused { status: u16, retry_after_s: Option<u64> },
 }
 
 /// What has come of a stream.

@@ -94,7 +94,7 @@ async fn hold(args: &Args) -> anyhow::Result<Report> {
 
 impl Args {
     const fn order(&self) -> Order {
-        Order { tokens: self.tokens, pace_us: self.pace_us, stream: true }
+        Order { tokens: self.tokens, pace_us: self.pace_us, stream: true, is_urgent: false }
     }
 }
 

@@ -7,6 +7,7 @@ mod clock;
 mod hold;
 mod mock;
 mod order;
+mod overload;
 mod rate;
 mod turns;
 mod wire;
@@ -26,6 +27,8 @@ enum Command {
     Rate(rate::Args),
     /// Many streams at the same time
     Hold(hold::Args),
+    /// Far more requests than can be served
+    Overload(overload::Args),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -35,6 +38,7 @@ fn main() -> anyhow::Result<()> {
         Command::Mock(args) => runtime.block_on(mock::serve(&args)),
         Command::Turns(args) => say(&runtime.block_on(turns::measure(&args))?),
         Command::Rate(args) => say(&runtime.block_on(rate::measure(&args))?),
+        Command::Overload(args) => say(&runtime.block_on(overload::measure(&args))?),
         Command::Hold(args) => say(&runtime.block_on(hold::measure(&args))?),
     }
 }

@@ -23,6 +23,9 @@ pub struct Args {
     /// Port to listen on; 0 takes a free one
     #[arg(long, default_value_t = 0)]
     port: u16,
+    /// Requests that it takes at the same time
+    #[arg(long, default_value_t = 100_000)]
+    slots: u32,
 }
 
 /// Below the runtime's tick there is nothing to sleep for.
@@ -39,19 +42,19 @@ pub async fn serve(args: &Args) -> anyhow::Result<()> {
     let socket = tokio::net::TcpSocket::new_v4()?;
     socket.bind((Ipv4Addr::LOCALHOST, args.port).into())?;
     let listener: TcpListener = socket.listen(BACKLOG)?;
-    let port = listener.local_addr()?.port();
+    let (port, slots) = (listener.local_addr()?.port(), args.slots);
     println!("listening on http://127.0.0.1:{port}");
     loop {
         let (stream, _) = listener.accept().await.context("cannot accept")?;
         tokio::spawn(async move {
             // A peer that closes in the middle is a client that had enough.
-            let _ = converse(Connection::new(stream)?, port).await;
+            let _ = converse(Connection::new(stream)?, port, slots).await;
             anyhow::Ok(())
         });
     }
 }
 
-async fn converse(mut connection: Connection, port: u16) -> anyhow::Result<()> {
+async fn converse(mut connection: Connection, port: u16, slots: u32) -> anyhow::Result<()> {
     while let Some(head) = connection.head().await? {
         let body = connection.body(&head).await?;
         match voice_of(&head) {
@@ -59,7 +62,7 @@ async fn converse(mut connection: Connection, port: u16) -> anyhow::Result<()> {
                 let order = Order::parse(&body).context("the request has no order")?;
                 answer(&mut connection, voice, order).await?;
             }
-            None if head.subject == "/v1/events" => report(&mut connection, port).await?,
+            None if head.subject == "/v1/events" => report(&mut connection, port, slots).await?,
             None => connection.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").await?,
         }
     }
@@ -100,10 +103,10 @@ async fn answer(connection: &mut Connection, voice: Voice, order: Order) -> anyh
 }
 
 /// A hive's events: everything at once, and then signs of life.
-async fn report(connection: &mut Connection, port: u16) -> anyhow::Result<()> {
+async fn report(connection: &mut Connection, port: u16, slots: u32) -> anyhow::Result<()> {
     let snapshot = HiveEvent::Snapshot(HiveSnapshot {
         boot_id: MODEL.into(),
-        workers: vec![worker(port)],
+        workers: vec![worker(port, slots)],
         models: vec![model()],
         backends: vec![Backend::Cpu],
     });
@@ -117,8 +120,7 @@ async fn report(connection: &mut Connection, port: u16) -> anyhow::Result<()> {
     }
 }
 
-fn worker(port: u16) -> WorkerInfo {
-    const SLOTS: u32 = 100_000;
+fn worker(port: u16, slots: u32) -> WorkerInfo {
     WorkerInfo {
         id: MODEL.into(),
         boot_id: MODEL.into(),
@@ -128,8 +130,8 @@ fn worker(port: u16) -> WorkerInfo {
         backend: Backend::Cpu,
         device: None,
         state: WorkerState::Idle,
-        slots_total: SLOTS,
-        slots_available: SLOTS,
+        slots_total: slots,
+        slots_available: slots,
         context_length: 2048,
         loading: LoadProgress { stage: LoadStage::Ready, progress: 1.0, bytes_loaded: 1, bytes_total: 1 },
         restarts: 0,

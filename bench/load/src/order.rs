@@ -14,6 +14,8 @@ pub struct Order {
     /// other, as fast as can be.
     pub pace_us: u64,
     pub stream: bool,
+    /// Whether it is more urgent than others.
+    pub is_urgent: bool,
 }
 
 /// The part of a request that the order is in: the same for OpenAI's clients and for the worker.
@@ -25,6 +27,8 @@ struct Body {
     max_tokens: u32,
     #[serde(default)]
     stream: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    service_tier: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -42,6 +46,7 @@ impl Order {
             messages: vec![turn],
             max_tokens: self.tokens,
             stream: self.stream,
+            service_tier: self.is_urgent.then(|| "priority".to_owned()),
         };
         let body = serde_json::to_string(&body).unwrap_or_default();
         format!(
@@ -55,7 +60,12 @@ impl Order {
     pub fn parse(body: &[u8]) -> Option<Self> {
         let body: Body = serde_json::from_slice(body).ok()?;
         let pace_us = body.messages.first()?.content.parse().ok()?;
-        Some(Self { tokens: body.max_tokens, pace_us, stream: body.stream })
+        Some(Self {
+            tokens: body.max_tokens,
+            pace_us,
+            stream: body.stream,
+            is_urgent: body.service_tier.is_some(),
+        })
     }
 }
 
@@ -76,7 +86,7 @@ mod tests {
 
     #[test]
     fn the_worker_reads_what_the_client_ordered() {
-        let order = Order { tokens: 3, pace_us: 200_000, stream: true };
+        let order = Order { tokens: 3, pace_us: 200_000, stream: true, is_urgent: true };
         let request = order.request();
         let (_, body) = request.split_once("\r\n\r\n").unwrap();
         assert_eq!(Order::parse(body.as_bytes()), Some(order));

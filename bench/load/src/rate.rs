@@ -34,7 +34,7 @@ pub struct Report {
 }
 
 pub async fn measure(args: &Args) -> anyhow::Result<Report> {
-    let (order, target) = (Order { tokens: 1, pace_us: 0, stream: false }, args.target);
+    let (order, target) = (Order { tokens: 1, pace_us: 0, stream: false, is_urgent: false }, args.target);
     let mut clients = Vec::new();
     for _ in 0..args.clients {
         clients.push(Client::open(target, order).await?);

@@ -34,7 +34,7 @@ pub struct Report {
 }
 
 pub async fn measure(args: &Args) -> anyhow::Result<Report> {
-    let order = Order { tokens: 1, pace_us: 0, stream: args.stream };
+    let order = Order { tokens: 1, pace_us: 0, stream: args.stream, is_urgent: false };
     let mut clients = Vec::new();
     for target in &args.targets {
         clients.push((Client::open(*target, order).await?, Durations::default()));

@@ -23,6 +23,8 @@ pub struct Connection {
 pub struct Head {
     /// The second word of the first line: a request's path, an answer's status.
     pub subject: String,
+    /// When to come again, as a refusal says.
+    pub retry_after_s: Option<u64>,
     framing: Framing,
 }
 
@@ -120,15 +122,17 @@ impl Head {
     fn parse(head: &[u8]) -> Option<Self> {
         let mut lines = std::str::from_utf8(head).ok()?.split("\r\n");
         let subject = lines.next()?.split(' ').nth(1)?.to_owned();
-        let mut framing = Framing::Length(0);
+        let (mut framing, mut retry_after_s) = (Framing::Length(0), None);
         for (name, value) in lines.filter_map(|line| line.split_once(':')) {
             if name.eq_ignore_ascii_case("content-length") {
                 framing = Framing::Length(value.trim().parse().ok()?);
             } else if name.eq_ignore_ascii_case("transfer-encoding") {
                 framing = Framing::Chunked;
+            } else if name.eq_ignore_ascii_case("retry-after") {
+                retry_after_s = value.trim().parse().ok();
             }
         }
-        Some(Self { subject, framing })
+        Some(Self { subject, retry_after_s, framing })
     }
 }
 
@@ -157,9 +161,15 @@ mod tests {
     #[test]
     fn a_head_tells_its_subject_and_how_its_body_ends() {
         let head = Head::parse(b"POST /v1/execute HTTP/1.1\r\nContent-Length: 7\r\n\r\n");
-        assert_eq!(head, Some(Head { subject: "/v1/execute".into(), framing: Framing::Length(7) }));
+        assert_eq!(
+            head,
+            Some(Head { subject: "/v1/execute".into(), retry_after_s: None, framing: Framing::Length(7) })
+        );
         let head = Head::parse(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
-        assert_eq!(head, Some(Head { subject: "200".into(), framing: Framing::Chunked }));
+        assert_eq!(
+            head,
+            Some(Head { subject: "200".into(), retry_after_s: None, framing: Framing::Chunked })
+        );
     }
 
     #[tokio::test]
