@@ -148,7 +148,7 @@ const response = z.strictObject({
   id: text,
   object: z.literal('response'),
   created_at: z.int(),
-  status: z.enum(['in_progress', 'completed', 'incomplete']),
+  status: z.enum(['queued', 'in_progress', 'completed', 'incomplete', 'cancelled']),
   completed_at: z.int().nullable(),
   error: z.null(),
   incomplete_details: z.strictObject({ reason: z.literal('max_output_tokens') }).nullable(),
@@ -209,6 +209,7 @@ const event = z.discriminatedUnion(
   'type',
   Object.entries({
     created: { response },
+    queued: { response },
     in_progress: { response },
     'output_item.added': { output_index: count, item: output },
     'content_part.added': { ...inPart, part: outputText },
@@ -224,6 +225,42 @@ const event = z.discriminatedUnion(
     z.strictObject({ type: z.literal(`response.${name}`), sequence_number: count, ...fields }),
   ),
 );
+
+const file = z.strictObject({
+  id: text,
+  object: z.literal('file'),
+  bytes: count,
+  created_at: z.int(),
+  expires_at: z.int().nullable(),
+  filename: text,
+  purpose: z.enum(['batch', 'batch_output', 'user_data']),
+  status: z.literal('processed'),
+});
+const lineError = z.strictObject({ code: text, message: text, param: text.nullable(), line: count.nullable() });
+const time = z.int().nullable();
+const batch = z.strictObject({
+  id: text,
+  object: z.literal('batch'),
+  endpoint: text,
+  model: text.nullable(),
+  errors: z.strictObject({ object: z.literal('list'), data: z.array(lineError).nonempty() }).nullable(),
+  input_file_id: text,
+  completion_window: z.literal('24h'),
+  status: z.enum(['validating', 'failed', 'in_progress', 'finalizing', 'completed', 'expired', 'cancelling', 'cancelled']),
+  output_file_id: text.nullable(),
+  error_file_id: text.nullable(),
+  created_at: z.int(),
+  in_progress_at: time,
+  expires_at: time,
+  finalizing_at: time,
+  completed_at: time,
+  failed_at: time,
+  expired_at: time,
+  cancelling_at: time,
+  cancelled_at: time,
+  request_counts: z.strictObject({ total: count, completed: count, failed: count }),
+  metadata: z.record(text, text).nullable(),
+});
 
 const deleted = (object) => z.strictObject({ id: text, object: z.literal(object), deleted: z.literal(true) });
 
@@ -251,11 +288,21 @@ const OPENAI = [
   [/^POST .*\/embeddings$/, embeddings],
   [/^GET .*\/models$/, z.strictObject({ object: z.literal('list'), data: z.array(model) })],
   [/^GET .*\/models\/[^/]+$/, model],
-  [/^POST .*\/responses$/, response, responseEvents],
+  [/^POST .*\/responses$/, response, responseEvents('response.created')],
   [/^POST .*\/responses\/input_tokens$/, inputTokens],
-  [/^GET .*\/responses\/[^/]+$/, response],
+  [/^GET .*\/responses\/[^/]+$/, response, responseEvents()],
+  [/^POST .*\/responses\/[^/]+\/cancel$/, response],
   [/^DELETE .*\/responses\/[^/]+$/, deleted('response')],
   [/^GET .*\/responses\/[^/]+\/input_items$/, page(item)],
+  [/^POST .*\/files$/, file],
+  [/^GET .*\/files$/, page(file)],
+  [/^GET .*\/files\/[^/]+$/, file],
+  [/^GET .*\/files\/[^/]+\/content$/],
+  [/^DELETE .*\/files\/[^/]+$/, deleted('file')],
+  [/^POST .*\/batches$/, batch],
+  [/^GET .*\/batches$/, page(batch)],
+  [/^GET .*\/batches\/[^/]+$/, batch],
+  [/^POST .*\/batches\/[^/]+\/cancel$/, batch],
   [/./, failure],
 ];
 
@@ -267,6 +314,8 @@ export function watch(url, response, { method = 'POST', shapes = OPENAI } = {}) 
   const asked = `${method} ${new URL(url).pathname}`;
   const what = `${asked} → ${response.status}`;
   const [, whole, stream] = response.ok ? shapes.find(([path]) => path.test(asked)) : shapes.at(-1);
+  // Bytes of which nothing is expected.
+  if (!whole) return response;
   const isStream = response.headers.get('content-type').startsWith('text/event-stream');
   const reader = isStream ? stream(what) : wholeReader(what, whole);
   const decoder = new TextDecoder('utf-8', { fatal: true });
@@ -346,7 +395,10 @@ function chunks(shape) {
   };
 }
 
-/** Each event has the shape of its name; the first and the last have these names, and no other has the last one's. */
+/**
+ * Each event has the shape of its name; the first and the last have these names, and no other has the last one's. Where no
+ * first one is named, a stream may begin with any.
+ */
 export function events(shape, first, last, look = () => {}) {
   return (what) => {
     const expect = expectIn(what);
@@ -363,14 +415,20 @@ export function events(shape, first, last, look = () => {}) {
       names.push(name);
     };
     return frameReader(what, takeFrame, () => {
-      expect(names[0] === first, `the first event is ${names[0]}`);
+      expect(names[0] === (first ?? names[0]), `the first event is ${names[0]}`);
       expect(last.includes(names.at(-1)), `the last event is ${names.at(-1)}`);
     });
   };
 }
 
-function responseEvents(what) {
-  const numbered = ({ type, sequence_number }, number, expect) =>
-    expect(sequence_number === number, `${type} with number ${sequence_number} comes as number ${number}`);
-  return events(event, 'response.created', ['response.completed', 'response.incomplete'], numbered)(what);
+/** They are numbered; who has seen some is told the rest. */
+function responseEvents(first) {
+  return (what) => {
+    let begin = first ? 0 : undefined;
+    const numbered = ({ type, sequence_number }, number, expect) => {
+      begin ??= sequence_number;
+      expect(sequence_number === begin + number, `${type} with number ${sequence_number} comes as number ${begin + number}`);
+    };
+    return events(event, first, ['response.completed', 'response.incomplete'], numbered)(what);
+  };
 }

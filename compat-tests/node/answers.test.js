@@ -148,6 +148,14 @@ for (const [name, events] of Object.entries({
   test(`events with ${name}`, async () => assert((await foundInEvents(events)).length));
 }
 
+test('who comes back to events is told the rest, from any of them on', async () => {
+  const comingBack = { path: '/v1/responses/resp_1', method: 'GET' };
+  assert.deepEqual(await foundInEvents([textDelta, completed], comingBack), []);
+  assert((await foundInEvents([textDelta, completed])).length, 'a stream without a beginning');
+  assert((await foundInEvents([textDelta], comingBack)).length, 'a rest without an end');
+  assert((await foundInEvents([created, completed], comingBack)).length, 'a rest with a number left out');
+});
+
 const ofMessages = { path: '/v1/messages', shapes: ANTHROPIC };
 const usage = {
   input_tokens: 1,

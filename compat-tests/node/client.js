@@ -49,12 +49,17 @@ export function ask(content, options = {}) {
 /** A request whose answer goes on for longer than any test. */
 export const endless = (options) => ask('Tell a long story.', { max_tokens: 1800, ignore_eos: true, ...options });
 
-/** All that a stream gives. */
+/** All that a stream or a list gives. */
 export async function all(stream) {
   const items = [];
   for await (const item of await stream) items.push(item);
   return items;
 }
+
+export const ids = async (list) => (await all(list)).map(({ id }) => id);
+
+/** What asking for something fails with that is not there, or no more. */
+export const missing = (param) => ({ constructor: OpenAI.NotFoundError, status: 404, param });
 
 /** How many requests the workers take, and how many more they would. */
 export async function slots(url = URL_OPEN, token = 'none') {
@@ -64,13 +69,25 @@ export async function slots(url = URL_OPEN, token = 'none') {
   return { free: sum('slots_available'), all: sum('slots_total') };
 }
 
-/** Asks again until it holds. */
+/** Asks again until it holds; what holds then. */
 export async function eventually(holds, otherwise, withinMs = 5000) {
   const deadline = Date.now() + withinMs;
-  while (!(await holds())) {
+  for (;;) {
+    const held = await holds();
+    if (held) return held;
     assert(Date.now() < deadline, otherwise);
     await sleep(10);
   }
+}
+
+/** A batch, or a response that is made in the background, as it is when it has ended. */
+export function ended(resource, { id }) {
+  const underWay = ['validating', 'queued', 'in_progress', 'finalizing', 'cancelling'];
+  const end = async () => {
+    const now = await resource.retrieve(id);
+    return !underWay.includes(now.status) && now;
+  };
+  return eventually(end, `${id} has not ended after a minute`, 60_000);
 }
 
 export function eventuallyAllFree(url, token) {

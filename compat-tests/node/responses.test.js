@@ -7,7 +7,7 @@ import OpenAI from 'openai';
 import { zodResponsesFunction, zodTextFormat } from 'openai/helpers/zod';
 import { z } from 'zod';
 
-import { all, ask as askInChat, connect } from './client.js';
+import { all, ask as askInChat, connect, ended, eventually, eventuallyAllFree, missing } from './client.js';
 import { MODEL } from './system.js';
 
 const client = connect();
@@ -38,7 +38,7 @@ function forced(options) {
   });
 }
 
-const isGone = { constructor: OpenAI.NotFoundError, status: 404, param: 'response_id' };
+const isGone = missing('response_id');
 
 test('an answer has all that the SDK knows, and says what a chat completion says', async () => {
   const response = await respond(QUESTION, { metadata: { topic: 'colours' } });
@@ -219,3 +219,65 @@ for (const stream of [false, true]) {
     await assert.rejects(respond(QUESTION, { stream, model: 'no-such-model' }), unknown);
   });
 }
+
+test('a response is made in the background', async () => {
+  const request = ask('Ada is 36.', { text: { format: zodTextFormat(Person, 'person') }, max_output_tokens: 100 });
+  const made = await client.responses.create({ ...request, background: true, metadata: { for: 'later' } });
+  assert.deepEqual([made.status, made.background, made.output], ['queued', true, []]);
+  const { output_text, ...response } = await ended(client.responses, made);
+  assert.deepEqual([response.id, response.status, response.metadata], [made.id, 'completed', { for: 'later' }]);
+  assert.equal(output_text, (await client.responses.create(request)).output_text);
+  assert.deepEqual(await client.responses.cancel(made.id), response, 'one that has ended stays as it is');
+  // It is a part of a conversation like any other.
+  const next = await respond('And Grace?', { previous_response_id: made.id });
+  assert(next.usage.input_tokens > response.usage.total_tokens);
+  await client.responses.delete(made.id);
+  await assert.rejects(client.responses.retrieve(made.id), isGone);
+  await assert.rejects(client.responses.cancel(made.id), isGone);
+});
+
+test('who leaves a response in the background comes back and is told the rest', async () => {
+  const told = [];
+  for await (const event of await respond(QUESTION, { background: true, stream: true })) {
+    told.push(event);
+    if (event.type === 'response.output_text.delta') break;
+  }
+  const { id } = told[0].response;
+  const rest = await all(client.responses.retrieve(id, { stream: true, starting_after: told.at(-1).sequence_number }));
+  const events = [...told, ...rest];
+  assert.deepEqual(events.map(({ sequence_number }) => sequence_number), [...events.keys()]);
+  const deltas = events.filter(({ type }) => type === 'response.output_text.delta');
+  const whole = await respond();
+  assert.equal(deltas.map(({ delta }) => delta).join(''), whole.output_text);
+  assert.equal(rest.at(-1).type, `response.${whole.status}`);
+  assert.deepEqual(await all(client.responses.retrieve(id, { stream: true })), events, 'all is told again');
+  const again = await client.responses.stream({ response_id: id }).finalResponse();
+  assert.equal(again.output_text, whole.output_text);
+});
+
+test('a response in the background is cancelled, or deleted, and leaves its worker', async () => {
+  const long = { background: true, max_output_tokens: 1800 };
+  const begun = async () => {
+    const { id } = await respond('Tell a very long story.', long);
+    await eventually(async () => (await client.responses.retrieve(id)).output.length, 'it begins', 60_000);
+    return id;
+  };
+  const id = await begun();
+  const cancelled = await client.responses.cancel(id);
+  assert.deepEqual([cancelled.id, cancelled.status], [id, 'cancelled']);
+  const { output_text, ...kept } = await client.responses.retrieve(id);
+  assert(output_text);
+  assert.deepEqual(kept, cancelled);
+  const deleted = await begun();
+  await client.responses.delete(deleted);
+  await assert.rejects(client.responses.retrieve(deleted), isGone);
+  await eventuallyAllFree();
+});
+
+test('what is not made in the background has no such ways', async () => {
+  const refused = { constructor: OpenAI.BadRequestError, status: 400 };
+  await assert.rejects(respond(QUESTION, { background: true, store: false }), { ...refused, param: 'background' });
+  const { id } = await respond(QUESTION, { max_output_tokens: 1 });
+  await assert.rejects(client.responses.cancel(id), { ...refused, param: 'response_id' });
+  await assert.rejects(client.responses.retrieve(id, { stream: true }), { ...refused, param: 'stream' });
+});

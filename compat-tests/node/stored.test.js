@@ -5,14 +5,13 @@ import test from 'node:test';
 
 import OpenAI from 'openai';
 
-import { all, ask, connect } from './client.js';
+import { all, ask, connect, ids, missing } from './client.js';
 import { MODEL } from './system.js';
 
 const client = connect();
 const { completions } = client.chat;
 const keep = (options) => completions.create(ask('Name three colours.', { store: true, max_tokens: 4, ...options }));
-const ids = async (list) => (await all(list)).map(({ id }) => id);
-const isGone = { constructor: OpenAI.NotFoundError, status: 404, param: 'completion_id' };
+const isGone = missing('completion_id');
 
 test('a stored completion is found as it was answered', async () => {
   const made = await keep({ metadata: { topic: 'colours' }, n: 2, logprobs: true });
