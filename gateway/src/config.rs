@@ -160,6 +160,10 @@ pub struct DaemonArgs {
     /// Seconds that running requests get to end after the queen is told to stop [default: 3]
     #[arg(long, env = "RBEE_DRAIN_SECONDS", value_name = "SECONDS")]
     pub drain_seconds: Option<u64>,
+    /// Milliseconds without a word of an answer after which a second worker is asked too, if one has a slot to spare; for requests that
+    /// somebody waits for [default: never]
+    #[arg(long, env = "RBEE_HEDGE_AFTER_MS", value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub hedge_after_ms: Option<u64>,
     /// MiB of answers that are kept for requests which would be answered the same, and as much for embeddings; 0 for none
     /// [default: 64]
     #[arg(long, env = "RBEE_CACHE_MB", value_name = "MIB")]
@@ -212,6 +216,7 @@ struct Section {
     region: Option<String>,
     retention_days: Option<u32>,
     drain_seconds: Option<u64>,
+    hedge_after_ms: Option<u64>,
     cache_mb: Option<u64>,
     body_timeout_seconds: Option<u64>,
     cors_origins: Vec<String>,
@@ -256,6 +261,7 @@ pub struct Settings {
     /// How long and how much is kept for callers.
     pub kept: Bounds,
     pub drain_grace: Duration,
+    pub hedge_after: Option<Duration>,
     pub cache_bytes: u64,
     pub body_within: Duration,
     pub cors_origins: Vec<String>,
@@ -314,6 +320,7 @@ impl Settings {
                 owner_file_bytes: FILE_BYTES,
             },
             drain_grace: seconds(args.drain_seconds, section.drain_seconds, 3),
+            hedge_after: args.hedge_after_ms.or(section.hedge_after_ms).map(Duration::from_millis),
             cache_bytes: args.cache_mb.or(section.cache_mb).unwrap_or(64) << 20,
             body_within: seconds(args.body_timeout_seconds, section.body_timeout_seconds, 60),
             cors_origins: if args.cors_origins.is_empty() { section.cors_origins } else { args.cors_origins }

@@ -7,6 +7,7 @@ mod call;
 mod clock;
 mod collect;
 mod demand;
+mod leg;
 mod names;
 mod relay;
 mod request;
@@ -59,6 +60,8 @@ pub struct Inference {
     pub cache: Option<AnswerCache>,
     /// How long a call without streaming waits for a worker.
     pub cold_start_wait: Duration,
+    /// A second worker is asked too, if there is one to spare, when the first has not begun to answer for so long.
+    pub hedge_after: Option<Duration>,
 }
 
 /// Who asks, and how.

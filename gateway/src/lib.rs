@@ -11,6 +11,7 @@ pub mod database;
 pub mod hives;
 pub mod http;
 mod inference;
+mod pauses;
 mod responses;
 pub mod routing;
 mod run;

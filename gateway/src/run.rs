@@ -63,6 +63,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         names: Arc::new(settings.models.clone()),
         cache: AnswerCache::new(settings.cache_bytes),
         cold_start_wait,
+        hedge_after: settings.hedge_after,
     };
     let jobs = Jobs::new(store.clone(), inference.clone(), stop.clone());
     tokio::spawn(jobs.clone().run());

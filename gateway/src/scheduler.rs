@@ -287,6 +287,15 @@ impl Scheduler {
         Ok(Ticket::new(self.shared.clone(), admitted))
     }
 
+    /// A slot for a demand that has one already, on another worker than the one that it avoids; only if one is free that nobody
+    /// waits for.
+    pub fn hedge(&self, demand: &Demand) -> Option<Lease> {
+        let fleet = self.shared.fleet.borrow().clone();
+        let now = Instant::now();
+        let (id, grant) = self.shared.lock().hedge(demand, &fleet, now)?;
+        Some(Lease::new(self.shared.clone(), id, grant))
+    }
+
     /// What would come of a demand now; nothing is taken in.
     pub fn preview(&self, demand: &Demand) -> Result<Preview, ApiError> {
         let fleet = self.shared.fleet.borrow().clone();

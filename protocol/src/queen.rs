@@ -80,8 +80,19 @@ pub struct QueueView {
     pub bands: Vec<BandView>,
     /// What waits for each model.
     pub models: Vec<QueuedModel>,
+    /// Requests that were given to a second worker too.
+    pub hedges: HedgeCounts,
     /// The tasks of /v2, which outlast this server.
     pub tasks: TaskCounts,
+}
+
+/// Requests that were given to a second worker, since the first had not begun to answer (`--hedge-after-ms`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HedgeCounts {
+    /// In all, since the server's start.
+    pub sent: u64,
+    /// Of these, those that the second worker answered.
+    pub won: u64,
 }
 
 /// How the tasks of /v2 stand.

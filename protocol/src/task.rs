@@ -154,7 +154,8 @@ pub struct DecisionView {
     pub node: String,
     /// The worker.
     pub worker_id: WorkerId,
-    /// Why this worker: `pinned`, `preferred`, `prefix_cache` or `least_outstanding_tokens`.
+    /// Why this worker: `pinned`, `preferred`, `script`, `prefix_cache`, `least_outstanding_tokens`, or `hedge` where another one was
+    /// slow to answer.
     pub why: String,
     /// Workers that had a free slot then.
     pub candidates: u32,
@@ -235,6 +236,11 @@ impl Priority {
             Self::Low => "low",
             Self::Background => "background",
         }
+    }
+
+    /// Whether somebody waits for the answer in person.
+    pub const fn is_awaited(self) -> bool {
+        matches!(self, Self::High | Self::Interactive)
     }
 
     /// 0 is served first.

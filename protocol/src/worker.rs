@@ -262,6 +262,10 @@ pub struct ExecuteRequest {
     #[schema(value_type = Option<Object>)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template_options: Option<serde_json::Map<String, Value>>,
+    /// Nobody waits for the answer in person: beside requests that somebody waits for, the prompt goes in in small parts, so that
+    /// those hardly notice.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub patient: bool,
     /// Answer as server-sent events (the default) or as one body.
     #[serde(default = "yes")]
     pub stream: bool,

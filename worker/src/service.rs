@@ -203,7 +203,7 @@ impl Service {
         let sampling = request.sampling.clone();
         let (request_id, choices, echo) = (request.request_id.clone(), request.choices, request.echo);
         let (wanted, field) = (request.max_tokens, request.input.field());
-        let cut_to_context = request.cut_to_context;
+        let (cut_to_context, is_patient) = (request.cut_to_context, request.is_patient);
         let Prompt { tokens: prompt, prepared } =
             prompt::of_execution(loaded.language.clone(), request).await?;
         let grammar = loaded.language.grammar(&prepared).await?;
@@ -228,6 +228,7 @@ impl Service {
             plan: Arc::new(prepared.plan),
             events: sender,
             cancel,
+            is_patient,
             slot,
             accepted,
         })?;

@@ -11,6 +11,7 @@ mod batch;
 mod crash;
 mod disconnect;
 mod durable;
+mod hedge;
 mod keeper;
 mod leaks;
 mod queens;

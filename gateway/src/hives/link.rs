@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{Hives, NodeName};
+use crate::pauses::doubling;
 
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(5);
@@ -30,19 +31,19 @@ impl Link {
     /// Follows the hive until `stop`.
     pub async fn follow(mut self, hives: Hives, stop: CancellationToken) {
         let following = async {
-            let mut pause = FIRST_RETRY;
+            let mut pauses = doubling(FIRST_RETRY, LAST_RETRY);
             loop {
                 let url = self.url.borrow_and_update().clone();
                 if let Some(url) = url
                     && self.connect(&hives, &url).await
                 {
-                    pause = FIRST_RETRY;
+                    pauses = doubling(FIRST_RETRY, LAST_RETRY);
                     hives.fleet.send_modify(|fleet| fleet.change(&self.node, |node| node.connected = false));
                 }
                 tokio::select! {
-                    () = tokio::time::sleep(pause) => pause = (pause * 2).min(LAST_RETRY),
+                    () = tokio::time::sleep(pauses.next()) => {}
                     // A new address is tried at once. One that can never change again is left to the pause.
-                    Ok(()) = self.url.changed() => pause = FIRST_RETRY,
+                    Ok(()) = self.url.changed() => pauses = doubling(FIRST_RETRY, LAST_RETRY),
                 }
             }
         };

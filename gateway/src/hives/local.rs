@@ -13,9 +13,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Settings;
+use crate::pauses::doubling;
 
 /// A hive has this long to stop its workers and end; then it is killed.
 const STOP_WITHIN: Duration = Duration::from_millis(5500);
+const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(16);
 /// A hive that ran this long was well, and a later fault is a new one.
 const WELL_AFTER: Duration = Duration::from_mins(1);
@@ -58,7 +60,7 @@ impl LocalHiveProcess {
 
     /// Keeps a hive running until `stop`, then stops it and returns.
     pub async fn run(self, stop: CancellationToken) {
-        let mut pause = Duration::from_secs(1);
+        let mut pauses = doubling(FIRST_RETRY, LAST_RETRY);
         while !stop.is_cancelled() {
             let started = tokio::time::Instant::now();
             match self.start() {
@@ -67,10 +69,9 @@ impl LocalHiveProcess {
             }
             self.url.send_replace(None);
             if started.elapsed() > WELL_AFTER {
-                pause = Duration::from_secs(1);
+                pauses = doubling(FIRST_RETRY, LAST_RETRY);
             }
-            stop.run_until_cancelled(tokio::time::sleep(pause)).await;
-            pause = (pause * 2).min(LAST_RETRY);
+            stop.run_until_cancelled(tokio::time::sleep(pauses.next())).await;
         }
     }
 

@@ -13,9 +13,8 @@ use uuid::Uuid;
 
 use super::admission::Admission;
 use super::demand::task_of;
-use super::run::{
-    HeldSlot, LONGEST_WAIT, MAX_ATTEMPTS, RETRY_PAUSE, may_go_elsewhere, shutting_down, still_loading,
-};
+use super::leg::HeldSlot;
+use super::run::{LONGEST_WAIT, MAX_ATTEMPTS, may_go_elsewhere, retry_pause, shutting_down, still_loading};
 use super::{Asker, Inference};
 use crate::routing::Asking;
 use crate::scheduler::{Demand, Lease, Placement, TicketEvent};
@@ -100,7 +99,7 @@ impl Inference {
             match self.call_worker(lease, call).await {
                 Err(error) if attempt < MAX_ATTEMPTS && may_go_elsewhere(&error) => {
                     tracing::info!(request_id = &*asked.asker.correlation_id, %error, "queueing a request again");
-                    tokio::time::sleep(RETRY_PAUSE * 4_u32.pow(attempt - 1)).await;
+                    tokio::time::sleep(retry_pause(attempt)).await;
                 }
                 outcome => return outcome,
             }

@@ -67,7 +67,11 @@ impl InferenceRequest {
 
     /// The order to a worker.
     pub fn to_execute(&self, request_id: &str) -> ExecuteRequest {
-        ExecuteRequest { request_id: Some(request_id.to_owned()), ..self.order.clone() }
+        ExecuteRequest {
+            request_id: Some(request_id.to_owned()),
+            patient: !self.priority.is_awaited(),
+            ..self.order.clone()
+        }
     }
 
     /// A worker's refusal with the field as the caller knows it.

@@ -3,33 +3,33 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::worker::{TaskEvents, WorkerClient};
+use backon::BackoffBuilder;
+use client::worker::TaskEvents;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use protocol::events::{Narration, Queued};
 use protocol::task::DecisionView;
 use protocol::{ApiError, ErrorCode, TaskEvent};
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use super::admission::Admission;
 use super::demand::task;
+use super::leg::{Leg, Sent, race};
 use super::{Asker, Inference, InferenceRequest};
+use crate::pauses::growing;
 use crate::routing::Asking;
-use crate::scheduler::{Decision, Demand, Lease, TicketEvent, Used, Waiting};
+use crate::scheduler::{Demand, Lease, TicketEvent, Used, Waiting};
 
 /// A request without a deadline of its own waits at most this long for a slot.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_mins(10);
 /// Before the first byte, a request is given to this many workers at most.
 pub(super) const MAX_ATTEMPTS: u32 = 4;
-/// The pause before the second attempt, in which the fleet's news arrive; each later one is four times as long.
-pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// The pause before the second attempt, in which the fleet's news arrive; each later one is four times as long, up to the last.
+const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// A load is worth asking after again in this time.
 const RETRY_AFTER_LOAD_MS: u64 = 5000;
 /// A worker's stream ends right after its last event.
 const END_WITHIN: Duration = Duration::from_secs(1);
-/// A worker answers a cancel within one step; one that does not is given up.
-const CANCEL_WITHIN: Duration = Duration::from_secs(2);
 
 /// A request that was admitted. [`Run::next`] tells its events; the last one is `End` or `Error`.
 pub struct Run {
@@ -45,9 +45,9 @@ pub struct Run {
 
 enum Phase {
     Waiting(Admission),
-    Connecting(BoxFuture<'static, Result<(TaskEvents, HeldSlot), ApiError>>),
+    Connecting(BoxFuture<'static, Result<Leg, ApiError>>),
     Queueing(BoxFuture<'static, Result<Admission, ApiError>>),
-    Streaming(Box<(TaskEvents, HeldSlot)>),
+    Streaming(Box<Leg>),
     Done,
 }
 
@@ -130,8 +130,8 @@ impl Run {
 
     fn finish(&mut self, event: &TaskEvent) {
         let phase = std::mem::replace(&mut self.phase, Phase::Done);
-        if let (Phase::Streaming(stream), TaskEvent::End(end)) = (phase, event) {
-            let (events, mut slot) = *stream;
+        if let (Phase::Streaming(leg), TaskEvent::End(end)) = (phase, event) {
+            let Leg { events, mut slot, .. } = *leg;
             let (prompt_tokens, answer_tokens) = (end.usage.prompt_tokens, end.usage.completion_tokens);
             slot.note_used(Used { prompt_tokens, answer_tokens });
             slot.confirm_free();
@@ -166,7 +166,10 @@ impl Run {
                     TicketEvent::Granted(lease) => self.connect(lease),
                 },
                 Phase::Connecting(connecting) => match connecting.await {
-                    Ok(stream) => Phase::Streaming(Box::new(stream)),
+                    Ok(leg) => {
+                        self.decision = Some(leg.decision.clone());
+                        Phase::Streaming(Box::new(leg))
+                    }
                     Err(error) if self.attempts < MAX_ATTEMPTS && may_go_elsewhere(&error) => {
                         self.queue_again(&error)
                     }
@@ -176,11 +179,9 @@ impl Run {
                     Ok(admission) => Phase::Waiting(admission),
                     Err(error) => return TaskEvent::Error(error.into()),
                 },
-                Phase::Streaming(stream) => match stream.0.next().await {
-                    Ok(Some(event)) => return event,
-                    Ok(None) => return lost("the stream ended without a last event"),
-                    Err(error) => return lost(&error.to_string()),
-                },
+                Phase::Streaming(leg) => {
+                    return leg.next().await.unwrap_or_else(|error| TaskEvent::Error(error.into()));
+                }
                 Phase::Done => std::future::pending().await,
             };
             self.phase = next;
@@ -190,57 +191,32 @@ impl Run {
     fn connect(&mut self, lease: Lease) -> Phase {
         self.attempts += 1;
         self.demand.avoid = Some(lease.worker.boot_id.clone());
-        self.decision = Some(view(&lease, self.attempts));
         self.asker.clock.mark_granted();
-        let client = match self.inference.hives.worker_client(&lease.node, &lease.worker) {
-            Ok(client) => client,
-            Err(error) => return Phase::Connecting(std::future::ready(Err(error)).boxed()),
+        let sent = Sent {
+            hives: self.inference.hives.clone(),
+            request: self.request.clone(),
+            correlation_id: self.asker.correlation_id.clone(),
+            attempt: self.attempts,
         };
-        let execution_id = Uuid::new_v4().to_string();
-        let order = self.request.to_execute(&execution_id);
-        let (request, correlation_id) = (self.request.clone(), self.asker.correlation_id.clone());
-        let slot = HeldSlot::new(lease, client.clone(), execution_id);
-        Phase::Connecting(Box::pin(async move {
-            let mut slot = slot;
-            match client.execute(&order, &correlation_id).await {
-                Ok(events) => Ok((events, slot)),
-                Err(error) => {
-                    // An answer that is an error, and a connection that was never made, leave no sequence behind.
-                    if !matches!(error, client::Error::Broken { .. }) {
-                        slot.confirm_free();
-                    }
-                    tracing::debug!(%error, "a worker did not take a request");
-                    let error =
-                        error.into_api_error(ErrorCode::WorkerLost, "The worker could not be reached.");
-                    Err(request.in_callers_words(error))
-                }
+        self.decision = Some(sent.view(&lease));
+        match self.inference.hedge_after.filter(|_| self.demand.priority.is_awaited()) {
+            None => Phase::Connecting(Box::pin(async move { sent.to(lease).await })),
+            Some(after) => {
+                let (scheduler, demand) = (self.inference.scheduler.clone(), self.demand.clone());
+                Phase::Connecting(Box::pin(race(sent, lease, after, move || scheduler.hedge(&demand))))
             }
-        }))
+        }
     }
 
     fn queue_again(&self, error: &ApiError) -> Phase {
         tracing::info!(request_id = &*self.asker.correlation_id, %error, "queueing a request again");
         let (inference, request) = (self.inference.clone(), self.request.clone());
         let (demand, asker) = (self.demand.clone(), self.asker.clone());
-        let pause = RETRY_PAUSE * 4_u32.pow(self.attempts - 1);
+        let pause = retry_pause(self.attempts);
         Phase::Queueing(Box::pin(async move {
             tokio::time::sleep(pause).await;
             inference.admit(&demand, || task(&demand, &request, &asker), Asking::Way, &asker)
         }))
-    }
-}
-
-fn view(lease: &Lease, attempt: u32) -> DecisionView {
-    let Decision { why, free, serving, outstanding, waited } = lease.decision;
-    DecisionView {
-        node: lease.node.to_string(),
-        worker_id: lease.worker.id.clone(),
-        why: why.as_str().to_owned(),
-        candidates: free,
-        serving,
-        outstanding_tokens: outstanding,
-        waited_ms: waited.as_millis() as u64,
-        attempt,
     }
 }
 
@@ -258,6 +234,12 @@ pub(super) fn still_loading(model: &str, waited: Duration) -> ApiError {
 /// What those are told who come when the queen ends.
 pub fn shutting_down() -> ApiError {
     ApiError::new(ErrorCode::ShuttingDown, "The server is stopping.").with_retry_after_ms(5000)
+}
+
+/// The pause after so many attempts.
+pub(super) fn retry_pause(attempts: u32) -> Duration {
+    let (first, last) = RETRY_PAUSES;
+    growing(first, last, 4.0).build().nth(attempts as usize - 1).unwrap_or(last)
 }
 
 /// Whether a refusal before the first byte says something about the worker and not about the request.
@@ -283,52 +265,9 @@ fn told(waiting: Waiting) -> TaskEvent {
     }
 }
 
-fn lost(cause: &str) -> TaskEvent {
-    tracing::warn!(cause, "a worker's stream broke");
-    TaskEvent::Error(
-        ApiError::new(ErrorCode::WorkerLost, "The worker ended in the middle of the answer.").into(),
-    )
-}
-
 async fn sleep_until(instant: Option<Instant>) {
     match instant {
         Some(instant) => tokio::time::sleep_until(instant).await,
         None => std::future::pending().await,
-    }
-}
-
-/// A slot in use. It goes back to the scheduler when the worker has confirmed that the sequence is gone: by its last
-/// event, or by its answer to a cancel.
-pub(super) struct HeldSlot {
-    lease: Option<Lease>,
-    client: WorkerClient,
-    execution_id: String,
-}
-
-impl HeldSlot {
-    pub(super) fn new(lease: Lease, client: WorkerClient, execution_id: String) -> Self {
-        Self { lease: Some(lease), client, execution_id }
-    }
-
-    fn note_used(&mut self, used: Used) {
-        if let Some(lease) = &mut self.lease {
-            lease.note_used(used);
-        }
-    }
-
-    pub(super) fn confirm_free(&mut self) {
-        self.lease = None;
-    }
-}
-
-impl Drop for HeldSlot {
-    fn drop(&mut self) {
-        let Some(lease) = self.lease.take() else { return };
-        let (client, execution_id) = (self.client.clone(), std::mem::take(&mut self.execution_id));
-        tokio::spawn(async move {
-            let outcome = tokio::time::timeout(CANCEL_WITHIN, client.cancel(&execution_id)).await;
-            tracing::debug!(?outcome, "cancelled an execution");
-            drop(lease);
-        });
     }
 }

@@ -31,6 +31,8 @@ pub enum Why {
     Preferred,
     /// The routing script chose it, or left it among others that had no free slot.
     Script,
+    /// Another worker has the request and was slow to answer.
+    Hedge,
     /// It has read the beginning of the prompt.
     PrefixCache,
     /// Of those with a free slot it has the least to do.
@@ -44,6 +46,7 @@ impl Why {
             Self::Pinned => "pinned",
             Self::Preferred => "preferred",
             Self::Script => "script",
+            Self::Hedge => "hedge",
             Self::PrefixCache => "prefix_cache",
             Self::LeastOutstanding => "least_outstanding_tokens",
         }
@@ -55,7 +58,7 @@ pub(super) fn choose(demand: &Demand, roster: &Roster, affinity: &Affinity) -> C
     match demand.placement.mode {
         Mode::Pin => pinned(demand, roster),
         Mode::Prefer => match pinned(demand, roster) {
-            Choice::Seat(seat, _) => Choice::Seat(seat, Why::Preferred),
+            Choice::Seat(seat, _) if !is_avoided(seat, demand, roster) => Choice::Seat(seat, Why::Preferred),
             _ => freest(demand, roster, affinity),
         },
         Mode::Among => among(demand, roster),
@@ -69,8 +72,10 @@ fn among(demand: &Demand, roster: &Roster) -> Choice {
     let Some(pool) = roster.pool(&demand.model) else { return Choice::Wait };
     let Placement { among, winner, .. } = &demand.placement;
     let is_free = |id: &SeatId| roster.seat(*id).is_some_and(Seat::is_free);
-    let chosen = winner.filter(is_free);
-    let chosen = chosen.or_else(|| pool.free().find(|id| among.binary_search(id).is_ok()));
+    let is_wanted = |id: &SeatId| !is_avoided(*id, demand, roster);
+    let left = || pool.free().filter(|id| among.binary_search(id).is_ok());
+    let chosen = winner.filter(is_free).filter(is_wanted);
+    let chosen = chosen.or_else(|| left().find(is_wanted)).or_else(|| left().next());
     chosen.map_or(Choice::Wait, |id| Choice::Seat(id, Why::Script))
 }
 
@@ -97,7 +102,8 @@ fn pinned(demand: &Demand, roster: &Roster) -> Choice {
     if present.peek().is_none() {
         return Choice::Nobody;
     }
-    let free = present.filter(|(_, seat)| seat.is_free()).min_by_key(|(id, seat)| (seat.outstanding, *id));
+    let weight = |(id, seat): &(SeatId, &Seat)| (is_avoided(*id, demand, roster), seat.outstanding, *id);
+    let free = present.filter(|(_, seat)| seat.is_free()).min_by_key(weight);
     free.map_or(Choice::Wait, |(id, _)| Choice::Seat(id, Why::Pinned))
 }
 
@@ -106,10 +112,7 @@ fn freest(demand: &Demand, roster: &Roster, affinity: &Affinity) -> Choice {
     let is_free = |id: &SeatId| {
         roster.seat(*id).is_some_and(|seat| seat.is_free() && seat.worker.model_ref == demand.model)
     };
-    let is_wanted = |id: &SeatId| {
-        let Some(avoided) = &demand.avoid else { return true };
-        roster.seat(*id).is_none_or(|seat| seat.worker.boot_id != *avoided)
-    };
+    let is_wanted = |id: &SeatId| !is_avoided(*id, demand, roster);
     if pool.free_count() > 1
         && let Some(reader) = affinity.readers(&demand.beginnings).find(|id| is_free(id) && is_wanted(id))
     {
@@ -117,6 +120,12 @@ fn freest(demand: &Demand, roster: &Roster, affinity: &Affinity) -> Choice {
     }
     let freest = pool.free().find(is_wanted).or_else(|| pool.free().next());
     freest.map_or(Choice::Wait, |id| Choice::Seat(id, Why::LeastOutstanding))
+}
+
+/// Whether a worker has the request, or had it and failed.
+pub(super) fn is_avoided(id: SeatId, demand: &Demand, roster: &Roster) -> bool {
+    let Some(avoided) = &demand.avoid else { return false };
+    roster.seat(id).is_some_and(|seat| seat.worker.boot_id == *avoided)
 }
 
 /// An order to start a worker.

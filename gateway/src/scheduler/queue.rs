@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::hive::WorkerInfo;
+use protocol::queen::HedgeCounts;
 use protocol::task::Priority;
 use protocol::{ApiError, ErrorCode};
 use tokio::sync::{oneshot, watch};
@@ -18,7 +19,7 @@ use super::explain::Decision;
 use super::fairness::Service;
 use super::line::{Line, Place, risen};
 use super::pace::Pace;
-use super::policy::{Choice, Why, choose};
+use super::policy::{Choice, Why, choose, is_avoided};
 use super::roster::{Roster, SeatId};
 use super::starts::{Starts, Wanted};
 use super::{Demand, Effect, Load, Mode, Placement, StartPolicy, Started, TicketId, Used, Waiting, stopping};
@@ -88,6 +89,7 @@ struct Granted {
     tokens: u64,
     charged: f64,
     since: Instant,
+    is_hedge: bool,
 }
 
 /// What waits, by number and by size.
@@ -126,6 +128,8 @@ pub(super) struct Queue {
     /// What waits in each band, by the priority that it came with.
     held: [Held; Priority::BANDS],
     leases: HashMap<TicketId, Granted>,
+    /// Second workers that were given requests, and those whose answer was taken.
+    hedges: HedgeCounts,
     /// When the last link to a hive broke, while there is none.
     disconnected_since: Option<Instant>,
     told: Instant,
@@ -149,6 +153,7 @@ impl Queue {
             pinned: BTreeSet::new(),
             held: [Held::default(); Priority::BANDS],
             leases: HashMap::new(),
+            hedges: HedgeCounts::default(),
             disconnected_since: None,
             told: now,
             tended: now,
@@ -217,6 +222,26 @@ impl Queue {
         };
         self.waiters.insert(id, waiter);
         Ok(Admitted::Waits { id, waiting, outcome })
+    }
+
+    /// A slot for a demand that has one already, on another worker; only if one is free that nobody waits for.
+    pub(super) fn hedge(
+        &mut self,
+        demand: &Demand,
+        fleet: &Fleet,
+        now: Instant,
+    ) -> Option<(TicketId, Grant)> {
+        if self.is_closed || self.waiting(&demand.model) > 0 {
+            return None;
+        }
+        let Ok(Look::Seat(seat, _)) = self.look(demand, fleet, now) else { return None };
+        if is_avoided(seat, demand, &self.roster) {
+            return None;
+        }
+        let id = self.next_id();
+        let grant = self.grant(id, seat, Why::Hedge, demand, Duration::ZERO, now)?;
+        self.hedges.sent += 1;
+        Some((id, grant))
     }
 
     /// Whether a demand could have a slot at once, or how many are before it; an error if it never could have one.
@@ -330,6 +355,7 @@ impl Queue {
         self.roster.take_back(granted.seat, granted.tokens, now);
         self.pace.note(&granted.model, took, used.map(|used| used.answer_tokens));
         if let Some(used) = used {
+            self.hedges.won += u64::from(granted.is_hedge);
             self.service.charge(&granted.key, used.cost() - granted.charged, now);
         }
     }
@@ -470,6 +496,7 @@ impl Queue {
             tokens,
             charged: used.cost(),
             since: now,
+            is_hedge: why == Why::Hedge,
         };
         self.leases.insert(id, granted);
         Some(Grant { node, worker, decision })

@@ -483,6 +483,42 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..60)
 }
 
+#[tokio::test]
+async fn a_second_worker_is_one_that_is_free_and_wanted_by_nobody_else() {
+    let bench = Bench::new(10);
+    let two = fleet(vec![worker("one", WorkerState::Idle, 1), worker("two", WorkerState::Idle, 2)]);
+    let mut ticket = bench.acquire(Priority::Interactive, &two).unwrap();
+    let first = outcome(&mut ticket).unwrap().unwrap();
+    let again = Demand { avoid: Some(first.worker.boot_id.clone()), ..demand("anyone") };
+    let second = bench.scheduler.hedge(&again).expect("the other worker is free");
+    assert_ne!(second.worker.id, first.worker.id);
+    assert_eq!(second.decision.why, Why::Hedge);
+    let third = bench.scheduler.hedge(&again);
+    assert!(third.is_none_or(|third| third.worker.id == second.worker.id), "never the same worker again");
+    let pinned = Placement { mode: Mode::Pin, worker: Some(first.worker.id.clone()), ..Placement::default() };
+    assert!(bench.scheduler.hedge(&Demand { placement: pinned.clone(), ..again.clone() }).is_none());
+    let preferred = Placement { mode: Mode::Prefer, ..pinned };
+    assert!(bench.scheduler.hedge(&Demand { placement: preferred, ..again.clone() }).is_some());
+    let here = Placement::on_node(NodeName::from("local"));
+    assert!(bench.scheduler.hedge(&Demand { placement: here, ..again.clone() }).is_some());
+
+    // Who was given up counts as sent, who answered also as won.
+    drop(second);
+    let mut won = bench.scheduler.hedge(&again).unwrap();
+    won.note_used(Used { prompt_tokens: 1, answer_tokens: 1 });
+    drop(won);
+    let hedges = bench.scheduler.view().hedges;
+    assert!(hedges.won == 1 && hedges.sent >= 2, "{hedges:?}");
+
+    let mut tickets: Vec<_> = (0..4).map(|_| bench.acquire(Priority::Interactive, &two).unwrap()).collect();
+    assert!(bench.depth() > 0, "somebody waits");
+    drop(tickets.remove(0));
+    assert!(bench.scheduler.hedge(&again).is_none(), "a free slot is for those who wait");
+    drop((first, tickets));
+    bench.settle(&two);
+    assert!(bench.scheduler.load().taken.is_empty());
+}
+
 proptest! {
     /// Whatever comes and goes: no slot is given out twice, none leaks, and nobody waits while a slot is free.
     #[test]

@@ -86,9 +86,7 @@ impl Ticket {
             }
         }
         match (std::mem::replace(&mut self.state, State::Settled), self.hold.take()) {
-            (State::Served(Grant { node, worker, decision }), Some(hold)) => {
-                TicketEvent::Granted(Lease { node, worker, decision, hold })
-            }
+            (State::Served(grant), Some(hold)) => TicketEvent::Granted(Lease::of(grant, hold)),
             _ => TicketEvent::Refused(stopping()),
         }
     }
@@ -106,6 +104,14 @@ pub struct Lease {
 }
 
 impl Lease {
+    pub(super) fn new(shared: Arc<Shared>, id: TicketId, grant: Grant) -> Self {
+        Self::of(grant, Hold { id, shared, used: None })
+    }
+
+    fn of(Grant { node, worker, decision }: Grant, hold: Hold) -> Self {
+        Self { node, worker, decision, hold }
+    }
+
     /// Tells what the slot was used for, which is what its key is charged for.
     pub fn note_used(&mut self, used: Used) {
         self.hold.used = Some(used);

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder, Retryable};
+use backon::Retryable;
 use protocol::events::Narration;
 use protocol::{ApiError, ErrorCode, JobId, TaskEvent};
 use tokio::time::Instant;
@@ -15,10 +15,14 @@ use super::{HELD, Jobs, record};
 use crate::batches::line;
 use crate::clock::unix_millis;
 use crate::inference::{Asker, Clock, Run};
+use crate::pauses::{doubling, growing};
 use crate::store::{Job, JobKind, JobState, Outcome};
 
 /// A job whose worker failed is run so often in all by one queen.
 const TRIES: usize = 5;
+/// Pauses before a job is tried again.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LAST_PAUSE: Duration = Duration::from_secs(16);
 /// A job without a deadline that nothing can serve is kept waiting so long.
 const UNSERVED_MAX: Duration = Duration::from_hours(1);
 /// Jobs to claim and to cancel are looked for this often, whether or not anyone tells of them.
@@ -107,7 +111,7 @@ impl Jobs {
 
     /// Runs a job until it has an end, be it a bad one.
     async fn end_of(&self, job: &Job, live: &Live, mut run: Option<Run>) -> End {
-        let mut pauses = pauses();
+        let mut pauses = doubling(FIRST_PAUSE, LAST_PAUSE);
         let mut unserved_since = None;
         let mut tries = 0;
         loop {
@@ -137,7 +141,7 @@ impl Jobs {
                     error
                 }
             };
-            let pause = pauses.next().unwrap_or(Duration::from_secs(16));
+            let pause = pauses.next();
             tracing::info!(job_id = %live.id, %error, ?pause, "a job is tried again");
             let message = format!("Trying again in {:.0} s: {}", pause.as_secs_f64().ceil(), error.message);
             live.tell(TaskEvent::Narration(Narration { message, progress: None }), None);
@@ -152,7 +156,7 @@ impl Jobs {
     /// Answers a request of a batch.
     async fn answer_line(&self, job: &Job, live: &Live) {
         let asker = asker(&job.id, &job.owner);
-        let mut pauses = pauses();
+        let mut pauses = doubling(FIRST_PAUSE, LAST_PAUSE);
         let mut tries = 0;
         let answer = loop {
             self.shared.store.begun(&job.id, job.attempt);
@@ -172,7 +176,7 @@ impl Jobs {
                 answer => break Some(answer),
             }
             tokio::select! {
-                () = tokio::time::sleep(pauses.next().unwrap_or(Duration::from_secs(16))) => {}
+                () = tokio::time::sleep(pauses.next()) => {}
                 () = live.cancel.cancelled() => break None,
                 () = self.shared.stop.cancelled() => return self.give_back(live).await,
             }
@@ -241,7 +245,7 @@ impl Jobs {
             completed.await.map_err(ApiError::from)
         };
         // Who cannot keep it loses the lease in the end, and the job is run again.
-        let kept = complete.retry(pauses_builder().with_max_times(6)).await;
+        let kept = complete.retry(growing(FIRST_PAUSE, LAST_PAUSE, 2.0).with_max_times(6)).await;
         match &kept {
             Ok(true) => {}
             Ok(false) => {
@@ -277,18 +281,6 @@ pub(super) fn outcome(job: &Job, live: &Live, last: &TaskEvent) -> Outcome {
     record::add_events(&mut view, live, Some(last));
     view.finished_at_ms = Some(unix_millis() as u64);
     record::outcome(&view, live, last)
-}
-
-fn pauses_builder() -> ExponentialBuilder {
-    ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(500))
-        .with_max_delay(Duration::from_secs(16))
-        .with_factor(2.0)
-        .with_jitter()
-}
-
-fn pauses() -> ExponentialBackoff {
-    pauses_builder().without_max_times().build()
 }
 
 /// Whether a run that failed so says something about our machines and not about the job.

@@ -40,6 +40,8 @@ pub struct Job {
     pub events: mpsc::Sender<Event>,
     /// Cancels within one step.
     pub cancel: CancellationToken,
+    /// Whether nobody waits for it in person.
+    pub is_patient: bool,
     /// The slot that the generation holds until it ends.
     pub slot: SlotGuard,
     /// When the request came.
@@ -50,6 +52,7 @@ pub struct Job {
 #[derive(Debug)]
 pub(super) struct Generation {
     pub(super) choices: Vec<Sequence>,
+    pub(super) is_patient: bool,
     prompt_tokens: usize,
     /// Tokens of the prompt that were there already, once that is known.
     cached_tokens: Option<usize>,
@@ -87,6 +90,7 @@ impl Generation {
         let top = job.sampling.logprobs;
         let mut generation = Self {
             choices,
+            is_patient: job.is_patient,
             prompt_tokens: job.prompt.len(),
             cached_tokens: None,
             echo: job.echo.map(|text| Echo { text, top, logprobs: Vec::new() }),

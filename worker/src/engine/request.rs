@@ -83,6 +83,8 @@ pub struct GenerationRequest {
     pub max_tokens: Option<u32>,
     /// Whether they may be fewer where the context holds no more.
     pub cut_to_context: bool,
+    /// Whether nobody waits for it in person.
+    pub is_patient: bool,
     /// How tokens are chosen, with the seed in force.
     pub sampling: Sampling,
     /// Generation ends before any of these; none is empty.
@@ -145,6 +147,7 @@ impl TryFrom<ExecuteRequest> for GenerationRequest {
             suffix,
             max_tokens: wire.max_tokens,
             cut_to_context: wire.cut_to_context,
+            is_patient: wire.patient,
             sampling,
             stop: wire.stop,
             choices: within("n", wire.n.unwrap_or(1), 1..=CHOICES_MAX)?,

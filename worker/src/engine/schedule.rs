@@ -2,7 +2,9 @@
 //!
 //! Every generating sequence has its token in every step. What the step's budget leaves is shared by the prompts in equal
 //! parts, so that neither does a long prompt hold up the others nor a short one wait behind it. A part ends at a fixed
-//! multiple of tokens or with its prompt; what company there is moves the ends by whole multiples only.
+//! multiple of tokens or with its prompt; what company there is moves the ends by whole multiples only. Prompts that nobody
+//! waits for in person go on by one part a step, in turn, as long as somebody waits for anything else in it: their steps
+//! are hardly longer, and nobody starves.
 
 /// A prompt on its way in.
 #[derive(Debug, Clone, Copy)]
@@ -17,6 +19,8 @@ pub(super) struct Prompt {
     pub(super) limit: usize,
     /// The step in which its turn was last.
     pub(super) last_turn: u64,
+    /// Whether nobody waits for it in person.
+    pub(super) is_patient: bool,
     /// What the plan gives it: the tokens that will be computed after the step.
     pub(super) planned: usize,
 }
@@ -28,9 +32,22 @@ impl Prompt {
     }
 }
 
-/// Plans a step: gives each prompt an end, some of them the old one. Parts end at multiples of `part`.
-pub(super) fn plan(prompts: &mut [Prompt], budget: usize, part: usize) {
-    prompts.sort_unstable_by_key(|prompt| (prompt.last_turn, prompt.member));
+/// Plans a step: gives each prompt an end, some of them the old one. Parts end at multiples of `part`. `is_awaited` tells
+/// whether somebody waits in person for anything in the step.
+pub(super) fn plan(prompts: &mut [Prompt], budget: usize, part: usize, is_awaited: bool) {
+    prompts.sort_unstable_by_key(|prompt| (prompt.is_patient, prompt.last_turn, prompt.member));
+    if is_awaited {
+        let awaited = prompts.partition_point(|prompt| !prompt.is_patient);
+        let (awaited, patient) = prompts.split_at_mut(awaited);
+        share(awaited, budget, part);
+        share(patient, 0, part);
+    } else {
+        share(prompts, budget, part);
+    }
+}
+
+/// Shares a budget in equal parts; however small it is, one prompt goes on.
+fn share(prompts: &mut [Prompt], budget: usize, part: usize) {
     for prompt in &mut *prompts {
         prompt.planned = prompt.computed;
     }
@@ -41,7 +58,6 @@ pub(super) fn plan(prompts: &mut [Prompt], budget: usize, part: usize) {
         for prompt in &mut *prompts {
             let end = prompt.next_end(part);
             let more = end - prompt.planned;
-            // However many generate, one prompt goes on.
             let fits = more <= left || !anything;
             if more == 0
                 || !fits
@@ -66,11 +82,11 @@ mod tests {
     use super::*;
 
     fn prompt(member: usize, computed: usize, end: usize, last_turn: u64) -> Prompt {
-        Prompt { member, computed, end, limit: usize::MAX, last_turn, planned: 0 }
+        Prompt { member, computed, end, limit: usize::MAX, last_turn, is_patient: false, planned: 0 }
     }
 
     fn ends(mut prompts: Vec<Prompt>, budget: usize) -> Vec<(usize, usize)> {
-        plan(&mut prompts, budget, 32);
+        plan(&mut prompts, budget, 32, true);
         let mut ends: Vec<_> = prompts.iter().map(|prompt| (prompt.member, prompt.planned)).collect();
         ends.sort_unstable();
         ends
@@ -104,6 +120,17 @@ mod tests {
         assert_eq!(ends(vec![limited, prompt(1, 0, 400, 0)], 256), [(0, 32), (1, 224)]);
     }
 
+    #[test]
+    fn who_is_patient_goes_on_by_one_part_beside_others_and_by_all_of_the_budget_alone() {
+        let patient = |member, last_turn| Prompt { is_patient: true, ..prompt(member, 0, 400, last_turn) };
+        let prompts = vec![patient(0, 1), patient(1, 0), prompt(2, 0, 400, 2)];
+        assert_eq!(ends(prompts, 256), [(0, 0), (1, 32), (2, 256)]);
+        assert_eq!(ends(vec![patient(0, 1), patient(1, 2)], 256), [(0, 32), (1, 0)], "others generate");
+        let mut prompts = vec![patient(0, 1), patient(1, 2)];
+        plan(&mut prompts, 256, 32, false);
+        assert!(prompts.iter().all(|prompt| prompt.planned == 128), "{prompts:?}");
+    }
+
     proptest! {
         #[test]
         fn plans_keep_the_budget_leave_little_of_it_and_end_at_multiples(
@@ -113,7 +140,7 @@ mod tests {
             let mut prompts: Vec<Prompt> = sizes.iter().enumerate()
                 .map(|(member, (parts, rest, turn))| prompt(member, parts * 32, parts * 32 + rest, *turn))
                 .collect();
-            plan(&mut prompts, budget, 32);
+            plan(&mut prompts, budget, 32, true);
             let planned: usize = prompts.iter().map(|prompt| prompt.planned - prompt.computed).sum();
             prop_assert!(planned > 0 && planned <= budget);
             for prompt in &prompts {

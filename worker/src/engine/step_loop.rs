@@ -287,11 +287,13 @@ impl<M: Model> StepLoop<M> {
         let mut members = std::mem::take(&mut self.members);
         members.clear();
         self.prompts.clear();
+        let mut is_awaited = false;
         for (number, generation) in self.generations.iter().enumerate().filter(|(_, one)| one.is_running()) {
             for (choice, sequence) in generation.choices.iter().enumerate() {
                 if !sequence.is_active() || sequence.table.is_none() {
                     continue;
                 }
+                is_awaited |= !generation.is_patient;
                 let end = sequence.tokens().len();
                 let all = generation.wants_all_logits(choice);
                 if !sequence.is_decoding() {
@@ -301,6 +303,7 @@ impl<M: Model> StepLoop<M> {
                         end,
                         limit: if all { ALL_LOGITS_TOKENS } else { usize::MAX },
                         last_turn: sequence.last_turn,
+                        is_patient: generation.is_patient,
                         planned: sequence.computed,
                     });
                 }
@@ -310,7 +313,8 @@ impl<M: Model> StepLoop<M> {
         }
         let budget = self.model.prefill_tokens();
         let decodes = members.len() - self.prompts.len();
-        schedule::plan(&mut self.prompts, budget.saturating_sub(decodes), budget.clamp(1, BLOCK_TOKENS));
+        let part = budget.clamp(1, BLOCK_TOKENS);
+        schedule::plan(&mut self.prompts, budget.saturating_sub(decodes), part, is_awaited);
         for prompt in &self.prompts {
             let member = &mut members[prompt.member];
             if prompt.planned < member.end && member.logits == Logits::Last {

@@ -86,6 +86,7 @@ impl Queue {
             limit: QueueLimit { requests: requests as u64, bytes: bytes as u64 },
             bands: Priority::ALL.iter().map(band).collect(),
             models,
+            hedges: self.hedges,
             tasks: TaskCounts::default(),
         }
     }

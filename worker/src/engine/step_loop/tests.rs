@@ -121,12 +121,20 @@ struct Ask {
     choices: u32,
     max_tokens: usize,
     temperature: f32,
+    is_patient: bool,
     room: usize,
 }
 
 impl Ask {
     fn new(prompt: impl IntoIterator<Item = u32>, max_tokens: usize) -> Self {
-        Self { prompt: prompt.into_iter().collect(), choices: 1, max_tokens, temperature: 0.0, room: 4096 }
+        Self {
+            prompt: prompt.into_iter().collect(),
+            choices: 1,
+            max_tokens,
+            temperature: 0.0,
+            is_patient: false,
+            room: 4096,
+        }
     }
 
     fn sampling(&self) -> Sampling {
@@ -147,6 +155,7 @@ impl Ask {
             echo: None,
             events,
             cancel: cancel.clone(),
+            is_patient: self.is_patient,
             slot: slots.take().unwrap(),
             accepted: Instant::now(),
         };
@@ -352,6 +361,29 @@ fn a_short_prompt_is_through_beside_a_long_one() {
 }
 
 #[test]
+fn a_patient_prompt_makes_the_steps_of_others_hardly_longer() {
+    let mut hand = Hand::new(256, 512, 0);
+    let largest = hand.step_loop.model.largest.clone();
+    let largest = || largest.swap(0, std::sync::atomic::Ordering::Relaxed);
+    let mut awaited = hand.start(&Ask::new(prompt(20), 12));
+    hand.turn();
+    let patient = hand.start(&Ask { is_patient: true, ..Ask::new(prompt(4000), 1) });
+    largest();
+    while awaited.last.is_none() {
+        hand.turn();
+        awaited.read();
+        assert!(largest() <= BLOCK_TOKENS, "a step is longer than a part");
+    }
+    assert!(
+        hand.step_loop.generations[0].choices[0].computed >= 10 * BLOCK_TOKENS,
+        "it goes on in each step"
+    );
+    hand.turn();
+    assert_eq!(largest(), 512, "alone it has the whole budget");
+    hand.finish(&mut [patient]);
+}
+
+#[test]
 fn without_memory_for_both_the_younger_waits_and_loses_nothing() {
     let mut hand = Hand::new(8, 64, 8);
     let asks = [Ask::new(prompt(90), 120), Ask::new(prompt(70), 150)];
@@ -491,12 +523,13 @@ fn visits() -> impl Strategy<Value = Vec<Visit>> {
     // Prompts are beginnings of three texts, so that many begin alike.
     let prompt = (0u32..3, 1usize..150)
         .prop_map(|(text, length)| (0..length as u32).map(|index| 33 + (index * (text + 1)) % 80).collect());
-    let ask = (prompt, 1u32..4, 0usize..60, prop::bool::ANY, 1usize..80).prop_map(
-        |(prompt, choices, max_tokens, greedy, room): (Vec<u32>, _, _, _, _)| Ask {
+    let ask = (prompt, 1u32..4, 0usize..60, prop::bool::ANY, prop::bool::ANY, 1usize..80).prop_map(
+        |(prompt, choices, max_tokens, greedy, is_patient, room): (Vec<u32>, _, _, _, _, _)| Ask {
             prompt,
             choices,
             max_tokens,
             temperature: if greedy { 0.0 } else { 1.0 },
+            is_patient,
             room,
         },
     );
