@@ -231,8 +231,12 @@ test('a response is made in the background', async () => {
   // It is a part of a conversation like any other.
   const next = await respond('And Grace?', { previous_response_id: made.id });
   assert(next.usage.input_tokens > response.usage.total_tokens);
+  let last;
+  for await (const event of await client.responses.retrieve(made.id, { stream: true })) last = event;
+  assert.deepEqual([last.type, last.response], ['response.completed', response], 'told again as it is kept');
   await client.responses.delete(made.id);
   await assert.rejects(client.responses.retrieve(made.id), isGone);
+  await assert.rejects(client.responses.retrieve(made.id, { stream: true }), isGone);
   await assert.rejects(client.responses.cancel(made.id), isGone);
 });
 

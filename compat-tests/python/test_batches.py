@@ -100,6 +100,66 @@ def test_batches_of_embeddings_and_of_texts(client, upload):
         assert len(answer["response"]["body"][name]) == count
 
 
+def test_a_batch_of_responses_goes_on_from_others_and_is_gone_on_from(client, upload):
+    first = client.responses.create(model=MODEL, input="My name is Ada.", max_output_tokens=8, temperature=0)
+
+    def response(name, **options):
+        body = {"model": MODEL, "input": "Who am I?", "max_output_tokens": 8, "temperature": 0} | options
+        return {"custom_id": name, "method": "POST", "url": "/v1/responses", "body": body}
+
+    requests = [response("alone", store=False), response("on", previous_response_id=first.id)]
+    batch = client.batches.create(
+        input_file_id=upload(lines(*requests)).id, endpoint="/v1/responses", completion_window="24h"
+    )
+    batch = ended(client, batch)
+    assert (batch.status, batch.request_counts.completed) == ("completed", 2), batch
+    told = {name: answer["response"]["body"] for name, answer in answers(client, batch.output_file_id).items()}
+    assert all(body["status"] in ("completed", "incomplete") and body["output"] for body in told.values())
+    kept = client.responses.retrieve(told["on"]["id"])
+    assert (kept.previous_response_id, kept.output_text) == (first.id, told["on"]["output"][0]["content"][0]["text"])
+    assert kept.usage.input_tokens > told["alone"]["usage"]["input_tokens"]
+    client.responses.create(model=MODEL, input="Again.", previous_response_id=kept.id, max_output_tokens=4)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(told["alone"]["id"])
+
+    wrong = [response("s", stream=True), response("b", background=True), response("p", previous_response_id="resp_none")]
+    batch = client.batches.create(
+        input_file_id=upload(lines(*wrong)).id, endpoint="/v1/responses", completion_window="24h"
+    )
+    batch = ended(client, batch)
+    assert [(error.line, error.param) for error in batch.errors.data] == [
+        (1, "body.stream"),
+        (2, "body.background"),
+        (3, "body.previous_response_id"),
+    ]
+
+
+def test_what_a_batch_leaves_goes_when_it_was_said_to(client, upload):
+    order = {"endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    file = upload(lines(chat(1)))
+    batch = client.batches.create(
+        input_file_id=file.id, output_expires_after={"anchor": "created_at", "seconds": 7200}, **order
+    )
+    output = client.files.retrieve(ended(client, batch).output_file_id)
+    assert output.expires_at == output.created_at + 7200
+    for expiry, param in [
+        ({"anchor": "created_at", "seconds": 60}, "output_expires_after.seconds"),
+        ({"anchor": "last_active_at", "seconds": 7200}, "output_expires_after.anchor"),
+    ]:
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.batches.create(input_file_id=file.id, output_expires_after=expiry, **order)
+        assert caught.value.param == param
+
+
+def test_a_file_that_goes_while_its_lines_are_read_fails_its_batch(client, upload):
+    # It takes so long to read that the deletion comes in the middle; what was queued by then is not answered.
+    file = upload(lines(*(chat(number, max_tokens=1, metadata={"pad": "x" * 500}) for number in range(20_000))))
+    batch = client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+    client.files.delete(file.id)
+    batch = ended(client, batch)
+    assert (batch.status, batch.errors.data[0].code) == ("failed", "input_file_deleted"), batch
+
+
 def test_what_is_wrong_with_a_file_is_told_by_its_lines(client, upload):
     content = lines(chat(1), chat(1), chat(2) | {"method": "GET"}, chat(3) | {"url": "/v1/embeddings"}, chat(4, temperature=9))
     batch = client.batches.create(

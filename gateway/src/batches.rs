@@ -9,19 +9,24 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use protocol::openai::batches::{BatchCounts, BatchError, BatchErrors, BatchObject, BatchRequest};
+use protocol::openai::batches::{
+    BatchCounts, BatchError, BatchErrors, BatchObject, BatchRequest, ExpiresAfter,
+};
 use protocol::{ApiError, ErrorCode};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::clock::{unix_millis, unix_seconds};
 use crate::inference::{Inference, metadata};
-use crate::store::{Batch, BatchStatus, GroupCounts, JobState, Order, Outcome, Page, Paged, Store};
+use crate::store::{
+    Batch, BatchStatus, FILE_SECONDS, GroupCounts, JobState, Order, Outcome, Page, Paged, Store,
+};
 
 /// The purpose of files that batches are made from.
 pub const PURPOSE: &str = "batch";
 /// The endpoints whose requests may stand in a batch.
-pub const ENDPOINTS: [&str; 3] = ["/v1/chat/completions", "/v1/completions", "/v1/embeddings"];
+pub const ENDPOINTS: [&str; 4] =
+    ["/v1/chat/completions", "/v1/responses", "/v1/completions", "/v1/embeddings"];
 /// The time in which a batch is to end, and the same in seconds.
 const WINDOW: &str = "24h";
 const WINDOW_SECONDS: i64 = 24 * 3600;
@@ -84,12 +89,7 @@ impl Batches {
         if request.completion_window != WINDOW {
             return Err(ApiError::invalid("completion_window", "'completion_window' must be 24h."));
         }
-        if request.output_expires_after.is_some() {
-            let message = "'output_expires_after': what batches leave is kept until it is deleted.";
-            return Err(
-                ApiError::new(ErrorCode::UnsupportedParameter, message).with_param("output_expires_after")
-            );
-        }
+        let output_seconds = request.output_expires_after.as_ref().map(kept_for).transpose()?;
         let file = self.store.file(owner, &request.input_file_id).await?.ok_or_else(|| {
             let message = format!("There is no file '{}'.", request.input_file_id);
             ApiError::new(ErrorCode::NotFound, message).with_param("input_file_id")
@@ -118,6 +118,7 @@ impl Batches {
             cancelled_at: None,
             output_file_id: None,
             error_file_id: None,
+            output_seconds,
             errors: None,
             metadata: request.metadata.unwrap_or_default(),
         };
@@ -283,6 +284,19 @@ impl Batches {
         }
         self.put(batch, next).await
     }
+}
+
+/// How long what a batch leaves is kept.
+fn kept_for(expiry: &ExpiresAfter) -> Result<i64, ApiError> {
+    let ExpiresAfter { anchor, seconds } = expiry;
+    if anchor != "created_at" {
+        return Err(ApiError::invalid("output_expires_after.anchor", "It must be created_at."));
+    }
+    if !FILE_SECONDS.contains(seconds) {
+        let message = format!("It must be from {} to {}.", FILE_SECONDS.start(), FILE_SECONDS.end());
+        return Err(ApiError::invalid("output_expires_after.seconds", message));
+    }
+    Ok(*seconds)
 }
 
 /// What comes of a job that is ended before anyone has it.

@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 pub use batches::{Batch, BatchStatus};
 pub use copy::{Counts, migrate};
 pub use error::StoreError;
-pub use files::{FILE_CHUNK, File, FileStatus, Quota, Upload};
+pub use files::{FILE_CHUNK, FILE_SECONDS, File, FileStatus, Quota, Upload};
 pub use jobs::{Enqueued, GroupCounts, Idempotency, Job, JobKind, JobState, NewJob, Outcome};
 pub use location::Location;
 pub use objects::{Kind, Object, read_kept};

@@ -40,14 +40,20 @@ pub(super) async fn enqueue(
     batch: &Batch,
 ) -> Result<Option<String>, Refusal> {
     // Once to see whether all are sound, and once more to keep them: what is wrong is told before anything is begun.
-    let mut reading =
-        Reading { inference, batch, custom_ids: HashSet::new(), errors: Vec::new(), models: HashSet::new() };
+    let mut reading = Reading {
+        store,
+        inference,
+        batch,
+        custom_ids: HashSet::new(),
+        errors: Vec::new(),
+        models: HashSet::new(),
+    };
     let mut jobs = Vec::new();
     for is_kept in [false, true] {
-        let mut lines = Lines::new(store, batch);
+        let mut lines = Lines::new(store, batch).await?;
         reading.custom_ids.clear();
         while let Some((number, text)) = lines.next().await? {
-            let Some(job) = reading.read(number, &text) else { continue };
+            let Some(job) = reading.read(number, &text).await else { continue };
             if is_kept {
                 jobs.push(job);
                 if jobs.len() == AT_ONCE {
@@ -76,6 +82,7 @@ pub(super) async fn enqueue(
 }
 
 struct Reading<'a> {
+    store: &'a Store,
     inference: &'a Inference,
     batch: &'a Batch,
     custom_ids: HashSet<String>,
@@ -85,8 +92,8 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     /// The job of a line; what is wrong with it is noted.
-    fn read(&mut self, number: u32, text: &[u8]) -> Option<NewJob> {
-        match self.checked(number, text) {
+    async fn read(&mut self, number: u32, text: &[u8]) -> Option<NewJob> {
+        match self.checked(number, text).await {
             Ok(job) => Some(job),
             Err(error) => {
                 self.errors.push(error);
@@ -95,7 +102,7 @@ impl Reading<'_> {
         }
     }
 
-    fn checked(&mut self, number: u32, text: &[u8]) -> Result<NewJob, BatchError> {
+    async fn checked(&mut self, number: u32, text: &[u8]) -> Result<NewJob, BatchError> {
         if number as usize > LINES_MAX {
             let message = format!("The file has more than {LINES_MAX} lines.");
             return Err(wrong("too_many_tasks", number, None, message));
@@ -119,7 +126,9 @@ impl Reading<'_> {
             let message = format!("'{}' is the custom_id of another line as well.", parsed.custom_id);
             return Err(wrong("duplicate_custom_id", number, Some("custom_id"), message));
         }
-        let model = line::check(self.inference, &parsed.url, &parsed.body).map_err(|error| {
+        let Self { store, inference, batch, .. } = self;
+        let checked = line::check(inference, store, &batch.owner, &parsed.url, &parsed.body).await;
+        let model = checked.map_err(|error| {
             let param =
                 error.param.as_ref().map_or_else(|| "body".to_owned(), |param| format!("body.{param}"));
             let code =
@@ -148,24 +157,27 @@ struct Lines<'a> {
     store: &'a Store,
     batch: &'a Batch,
     chunk: u32,
+    /// Bytes of the file that are not read yet.
+    unread: u64,
     rest: Vec<u8>,
     /// Where in the rest the next line begins.
     begin: usize,
-    is_last: bool,
     number: u32,
 }
 
 impl<'a> Lines<'a> {
-    fn new(store: &'a Store, batch: &'a Batch) -> Self {
-        Self { store, batch, chunk: 0, rest: Vec::new(), begin: 0, is_last: false, number: 0 }
+    async fn new(store: &'a Store, batch: &'a Batch) -> Result<Self, Refusal> {
+        let file = store.file(&batch.owner, &batch.input_file_id).await?.ok_or_else(|| gone(1))?;
+        Ok(Self { store, batch, chunk: 0, unread: file.bytes, rest: Vec::new(), begin: 0, number: 0 })
     }
 
     async fn next(&mut self) -> Result<Option<(u32, Vec<u8>)>, Refusal> {
         loop {
             let left = &self.rest[self.begin..];
             let end = left.iter().position(|byte| *byte == b'\n');
-            let Some(end) = end.or_else(|| (self.is_last && !left.is_empty()).then_some(left.len())) else {
-                if self.is_last {
+            let is_last = self.unread == 0;
+            let Some(end) = end.or_else(|| (is_last && !left.is_empty()).then_some(left.len())) else {
+                if is_last {
                     return Ok(None);
                 }
                 self.read_on().await?;
@@ -188,14 +200,17 @@ impl<'a> Lines<'a> {
         self.rest.drain(..self.begin);
         self.begin = 0;
         let Batch { owner, input_file_id, .. } = self.batch;
-        match self.store.file_chunk(owner, input_file_id, self.chunk).await? {
-            Some(data) => {
-                self.chunk += 1;
-                self.is_last = data.len() < FILE_CHUNK;
-                self.rest.extend(data);
-            }
-            None => self.is_last = true,
-        }
+        let data = self.store.file_chunk(owner, input_file_id, self.chunk).await?;
+        let data = data.filter(|data| !data.is_empty()).ok_or_else(|| gone(self.number + 1))?;
+        self.chunk += 1;
+        self.unread = self.unread.saturating_sub(data.len() as u64);
+        self.rest.extend(data);
         Ok(())
     }
+}
+
+/// What is told of a file that was deleted while it was read.
+fn gone(line: u32) -> Refusal {
+    let message = "The file was deleted, or has expired, before all of its lines were read.".to_owned();
+    Refusal::Lines(vec![wrong("input_file_deleted", line, None, message)])
 }

@@ -6,6 +6,7 @@ use protocol::openai::batches::{BatchAnswer, BatchLine, BatchLineError, BatchRes
 use protocol::openai::chat::ChatCompletionRequest;
 use protocol::openai::completions::CompletionRequest;
 use protocol::openai::embeddings::EmbeddingRequest;
+use protocol::openai::responses::ResponseRequest;
 use protocol::task::Priority;
 use protocol::{ApiError, ErrorCode, ErrorEnvelope};
 use serde::Serialize;
@@ -13,17 +14,27 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::inference::{
-    Asked, Asker, Head, Inference, best_choices, chat_completion, chat_request, completion, completion_order,
-    embed_request, embedding_list,
+    Asked, Asker, Head, Inference, ResponseOrder, best_choices, chat_completion, chat_request, completion,
+    completion_order, embed_request, embedding_list, response, response_order,
 };
-use crate::store::{Job, JobState};
+use crate::responses::{Keep, context};
+use crate::store::{Job, JobState, Store};
 
 /// Checks a request as far as that can be done before it is answered; tells its model.
-pub(super) fn check(inference: &Inference, url: &str, body: &Value) -> Result<String, ApiError> {
-    for name in ["stream", "store"] {
+pub(super) async fn check(
+    inference: &Inference,
+    store: &Store,
+    owner: &str,
+    url: &str,
+    body: &Value,
+) -> Result<String, ApiError> {
+    // Responses are kept for those who go on with them, as they are outside of batches.
+    let meaningless: &[&str] =
+        if url == "/v1/responses" { &["stream", "background"] } else { &["stream", "store"] };
+    for name in meaningless {
         if body.get(name).is_some_and(|value| *value == Value::Bool(true)) {
             let message = format!("'{name}' has no meaning in a batch.");
-            return Err(ApiError::new(ErrorCode::UnsupportedParameter, message).with_param(name));
+            return Err(ApiError::new(ErrorCode::UnsupportedParameter, message).with_param(*name));
         }
     }
     let (model, kind) = match url {
@@ -33,6 +44,11 @@ pub(super) fn check(inference: &Inference, url: &str, body: &Value) -> Result<St
             let model = request.model.clone();
             completion_order(request, None)?;
             (model, ModelKind::TextGen)
+        }
+        "/v1/responses" => {
+            let request: ResponseRequest = parsed(body)?;
+            let context = context(store, owner, &request).await?;
+            (response_order(request, &context, None)?.request.model, ModelKind::TextGen)
         }
         _ => {
             let request: EmbeddingRequest = parsed(body)?;
@@ -50,10 +66,16 @@ pub(super) fn check(inference: &Inference, url: &str, body: &Value) -> Result<St
 }
 
 /// Answers the request of a job.
-pub(crate) async fn answer(inference: &Inference, job: &Job, asker: &Asker) -> Result<Value, ApiError> {
+pub(crate) async fn answer(
+    inference: &Inference,
+    store: &Store,
+    job: &Job,
+    asker: &Asker,
+) -> Result<Value, ApiError> {
     let line: BatchLine = serde_json::from_str(&job.request).map_err(not_json)?;
     match &*line.url {
         "/v1/chat/completions" => chat(inference, parsed(&line.body)?, asker).await,
+        "/v1/responses" => response_of(inference, store, job, parsed(&line.body)?, asker).await,
         "/v1/completions" => texts(inference, parsed(&line.body)?, asker).await,
         "/v1/embeddings" => vectors(inference, parsed(&line.body)?, asker).await,
         other => Err(ApiError::invalid("url", format!("'{other}' cannot be asked in a batch."))),
@@ -67,6 +89,28 @@ async fn chat(inference: &Inference, body: ChatCompletionRequest, asker: &Asker)
     let wants_logprobs = request.order.logprobs.is_some();
     let (completed, _) = inference.complete(request, asker).await?;
     value(&chat_completion(head, completed, wants_logprobs))
+}
+
+/// A response is kept under the job's own id, so that another attempt keeps no second one.
+async fn response_of(
+    inference: &Inference,
+    store: &Store,
+    job: &Job,
+    body: ResponseRequest,
+    asker: &Asker,
+) -> Result<Value, ApiError> {
+    let context = context(store, &job.owner, &body).await?;
+    let mut order = response_order(body, &context, None)?;
+    order.request.priority = Priority::Batch;
+    let model = inference.names.shown(&order.request.model);
+    let ResponseOrder { request, draft, input } =
+        order.named(job.id.replacen("batch_req_", "resp_", 1), model);
+    let (completed, _) = inference.complete(request, asker).await?;
+    let response = response(draft, completed);
+    if response.store {
+        Keep::new(store, &job.owner, input).keep_anew(&response).await?;
+    }
+    value(&response)
 }
 
 async fn texts(inference: &Inference, body: CompletionRequest, asker: &Asker) -> Result<Value, ApiError> {

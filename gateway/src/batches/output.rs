@@ -52,11 +52,12 @@ impl Output<'_> {
     }
 
     async fn begin(&self) -> Result<Upload, StoreError> {
+        let created_at = unix_seconds();
         let file = File {
             id: format!("file-{}", Uuid::new_v4().simple()),
             owner: self.batch.owner.clone(),
-            created_at: unix_seconds(),
-            expires_at: None,
+            created_at,
+            expires_at: self.batch.output_seconds.map(|seconds| created_at + seconds),
             filename: format!("{}_{}.jsonl", self.batch.id, self.what),
             purpose: PURPOSE.to_owned(),
             bytes: 0,

@@ -51,7 +51,8 @@ fn items(object: &Object) -> Result<Vec<Item>, ApiError> {
 /// What those are told who go on with what is not there.
 pub fn no_conversation(id: &str) -> ApiError {
     let message = format!(
-        "The conversation up to the response '{id}' is not stored, not stored as a whole any more, or too long."
+        "The conversation up to the response '{id}' is not stored (it is once the response has ended), not stored as a whole any \
+         more, or too long."
     );
     ApiError::new(ErrorCode::PreviousResponseNotFound, message).with_param("previous_response_id")
 }

@@ -89,6 +89,8 @@ pub struct Batch {
     pub output_file_id: Option<String>,
     /// What came of those that did not.
     pub error_file_id: Option<String>,
+    /// How long both are kept, in seconds; until they are deleted if none.
+    pub output_seconds: Option<i64>,
     /// Why it failed, JSON.
     pub errors: Option<String>,
     /// The caller's own pairs.

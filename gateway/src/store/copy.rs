@@ -153,6 +153,7 @@ pub(super) const TABLES: [Table; 7] = {
                 ("error_file_id", Text),
                 ("errors", Text),
                 ("metadata", Text),
+                ("output_seconds", Number),
             ],
             is_numbered: true,
         },

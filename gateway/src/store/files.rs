@@ -1,6 +1,7 @@
 //! Files of callers. What is uploaded is written as it comes, and seen when it is complete.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use super::write::{Reply, Write};
 use super::{Page, Paged, Store, StoreError, ask, undecodable};
@@ -8,6 +9,8 @@ use crate::clock::unix_seconds;
 
 /// Bytes of each piece of a file but the last one.
 pub const FILE_CHUNK: usize = 1 << 20;
+/// Seconds after which a file may go.
+pub const FILE_SECONDS: RangeInclusive<i64> = 3600..=2_592_000;
 /// An upload that is not complete after so long is given up, in seconds.
 pub(super) const UPLOAD_SECONDS: i64 = 24 * 3600;
 

@@ -279,6 +279,12 @@ pub(super) struct CancelGroup {
     pub reply: Reply<u64>,
 }
 
+pub(super) struct Forget {
+    pub owner: String,
+    pub id: String,
+    pub reply: Reply<bool>,
+}
+
 pub(super) struct Reclaim {
     pub now_ms: i64,
     pub reply: Reply<u64>,
@@ -355,6 +361,12 @@ impl Store {
         let group = group.to_owned();
         let outcome = Outcome { state: JobState::Cancelled, finished_at_ms: now_ms, ..outcome_if_queued };
         self.write(|reply| Write::CancelGroup(Box::new(CancelGroup { group, outcome, reply }))).await
+    }
+
+    /// Removes a job that has ended, with all that it told; false if there is none of this id.
+    pub async fn forget(&self, owner: &str, id: &str) -> Result<bool, StoreError> {
+        let (owner, id) = (owner.to_owned(), id.to_owned());
+        self.write(|reply| Write::Forget(Forget { owner, id, reply })).await
     }
 
     /// Returns jobs of queens that are dead to the queue; how many. The attempt stays; the next claim counts it up.

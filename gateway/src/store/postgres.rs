@@ -98,6 +98,7 @@ async fn migrate(pool: &PgPool) -> anyhow::Result<()> {
         step(1, "objects", include_str!("../../migrations/postgres/0001_objects.sql")),
         step(2, "jobs", include_str!("../../migrations/postgres/0002_jobs.sql")),
         step(3, "files", include_str!("../../migrations/postgres/0003_files.sql")),
+        step(4, "batch output", include_str!("../../migrations/postgres/0004_batch_output.sql")),
     ];
     // Of several queens that start at once one does it, and the others wait.
     Ok(Migrator::with_migrations(steps).run(pool).await?)

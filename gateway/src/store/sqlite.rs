@@ -89,6 +89,7 @@ async fn migrate(connection: &mut SqliteConnection) -> anyhow::Result<()> {
         step(1, "objects", include_str!("../../migrations/sqlite/0001_objects.sql")),
         step(2, "jobs", include_str!("../../migrations/sqlite/0002_jobs.sql")),
         step(3, "files", include_str!("../../migrations/sqlite/0003_files.sql")),
+        step(4, "batch output", include_str!("../../migrations/sqlite/0004_batch_output.sql")),
     ];
     Ok(Migrator::with_migrations(steps).run(connection).await?)
 }

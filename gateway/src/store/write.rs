@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use super::batches::{CancelBatch, ClaimBatches, PutBatch, UpdateBatch};
 use super::files::{AppendFile, BeginFile, DeleteFile, FinishFile};
-use super::jobs::{Begin, Cancel, CancelGroup, Claim, Complete, Enqueue, Reclaim, Release};
+use super::jobs::{Begin, Cancel, CancelGroup, Claim, Complete, Enqueue, Forget, Reclaim, Release};
 use super::objects::{Delete, Put, SetMetadata};
 use super::{Store, StoreError};
 
@@ -26,6 +26,7 @@ pub(super) enum Write {
     Release(Release),
     Cancel(Box<Cancel>),
     CancelGroup(Box<CancelGroup>),
+    Forget(Forget),
     Reclaim(Reclaim),
     BeginFile(Box<BeginFile>),
     AppendFile(AppendFile),
@@ -73,6 +74,7 @@ impl Write {
             Self::Release(write) => write.reply.tell(committed),
             Self::Cancel(write) => write.reply.tell(committed),
             Self::CancelGroup(write) => write.reply.tell(committed),
+            Self::Forget(write) => write.reply.tell(committed),
             Self::Reclaim(write) => write.reply.tell(committed),
             Self::BeginFile(write) => write.reply.tell(committed),
             Self::AppendFile(write) => write.reply.tell(committed),

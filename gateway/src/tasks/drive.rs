@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::Retryable;
+use futures::FutureExt;
 use protocol::events::Narration;
 use protocol::{ApiError, ErrorCode, JobId, TaskEvent};
 use tokio::time::Instant;
@@ -93,7 +94,7 @@ impl Jobs {
         let live = Arc::new(Live::new(JobId::from(job.id.as_str()), job.attempt));
         self.lock().insert(live.id.clone(), live.clone());
         let jobs = self.clone();
-        self.shared.running.spawn(async move {
+        let mut work = Box::pin(async move {
             if job.kind == JobKind::BatchLine {
                 jobs.answer_line(&job, &live).await;
             } else {
@@ -107,6 +108,10 @@ impl Jobs {
             live.close();
             jobs.shared.room.notify_one();
         });
+        // Its first step is taken here, so that jobs which are claimed together come to the queue in their order.
+        if (&mut work).now_or_never().is_none() {
+            self.shared.running.spawn(work);
+        }
     }
 
     /// Runs a job until it has an end, be it a bad one.
@@ -161,7 +166,7 @@ impl Jobs {
         let answer = loop {
             self.shared.store.begun(&job.id, job.attempt);
             let answer = tokio::select! {
-                answer = line::answer(&self.shared.inference, job, &asker) => answer,
+                answer = line::answer(&self.shared.inference, &self.shared.store, job, &asker) => answer,
                 () = live.cancel.cancelled() => break None,
             };
             match answer {

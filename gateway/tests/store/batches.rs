@@ -24,6 +24,7 @@ pub fn batch(id: &str) -> Batch {
         model: None,
         input_file_id: "file-1".to_owned(),
         completion_window: "24h".to_owned(),
+        output_seconds: Some(3600),
         status: BatchStatus::Validating,
         expires_at: Some(9),
         in_progress_at: None,

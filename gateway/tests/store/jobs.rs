@@ -69,6 +69,7 @@ on_each_database! {
     a_line_of_a_group_is_one_job_and_groups_are_read_by_line
     a_queued_job_is_cancelled_at_once_and_a_running_one_by_its_holder
     a_job_stays_to_be_cancelled_when_its_queen_dies
+    an_ended_job_is_forgotten_by_its_owner_and_an_unfinished_one_is_not
     a_group_is_cancelled_whole
     what_a_killed_queen_held_is_done_again_and_her_outcome_is_fenced
     a_job_that_kills_its_queens_is_given_up
@@ -256,6 +257,21 @@ async fn a_job_stays_to_be_cancelled_when_its_queen_dies(database: Database) {
     let jobs = rig.store.claim(1).await.unwrap();
     assert_eq!((jobs[0].attempt, jobs[0].is_cancelling), (2, true));
     assert_eq!(rig.store.cancelling().await.unwrap(), ["a"]);
+}
+
+async fn an_ended_job_is_forgotten_by_its_owner_and_an_unfinished_one_is_not(database: Database) {
+    let rig = database.open(PLENTY).await;
+    rig.enqueue(claimed("a")).await;
+    assert!(!rig.store.forget("me", "a").await.unwrap());
+    assert!(rig.complete("a", 1).await);
+    assert!(!rig.store.forget("another", "a").await.unwrap());
+    assert!(rig.store.forget("me", "a").await.unwrap());
+    assert!(rig.store.job("me", "a").await.unwrap().is_none());
+    assert!(!rig.store.forget("me", "a").await.unwrap());
+    // What is kept is counted still.
+    rig.enqueue(claimed("b")).await;
+    assert!(rig.complete("b", 1).await);
+    assert_eq!(rig.job("b").await.state, JobState::Completed);
 }
 
 async fn a_group_is_cancelled_whole(database: Database) {

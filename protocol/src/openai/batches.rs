@@ -12,7 +12,7 @@ use super::metadata::Metadata;
 pub struct BatchRequest {
     /// A file of purpose `batch`: one request a line, JSON.
     pub input_file_id: String,
-    /// The endpoint of its requests: /v1/chat/completions, /v1/completions or /v1/embeddings.
+    /// The endpoint of its requests: /v1/chat/completions, /v1/responses, /v1/completions or /v1/embeddings.
     pub endpoint: String,
     /// Must be "24h".
     pub completion_window: String,

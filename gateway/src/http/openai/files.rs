@@ -16,14 +16,12 @@ use uuid::Uuid;
 use super::super::State;
 use crate::clock::unix_seconds;
 use crate::http::page::{self, Parameters, parameter};
-use crate::store::{File, FileStatus, Order};
+use crate::store::{FILE_SECONDS, File, FileStatus, Order};
 
 /// What callers may upload files for.
 const PURPOSES: [&str; 2] = ["batch", "user_data"];
 /// A file's name has so many bytes at most; so has each other field.
 const FIELD_BYTES_MAX: usize = 512;
-/// Seconds after which a file may go.
-const EXPIRES: std::ops::RangeInclusive<i64> = 3600..=2_592_000;
 
 /// Upload a file.
 #[utoipa::path(
@@ -104,9 +102,9 @@ fn expiry(anchor: Option<&str>, seconds: Option<&str>) -> Result<Option<i64>, Ap
     match (anchor, seconds) {
         (None, None) => Ok(None),
         (Some("created_at"), Some(seconds)) => {
-            let seconds = seconds.parse().ok().filter(|seconds| EXPIRES.contains(seconds));
+            let seconds = seconds.parse().ok().filter(|seconds| FILE_SECONDS.contains(seconds));
             seconds.map(Some).ok_or_else(|| {
-                let message = format!("It must be from {} to {}.", EXPIRES.start(), EXPIRES.end());
+                let message = format!("It must be from {} to {}.", FILE_SECONDS.start(), FILE_SECONDS.end());
                 ApiError::invalid("expires_after[seconds]", message)
             })
         }
@@ -170,7 +168,7 @@ pub(in crate::http) async fn retrieve(
     Ok(Json(object(find(&queen, &caller, &id).await?)))
 }
 
-/// Delete a file. Batches that are made from it already go on.
+/// Delete a file. Batches go on that have read its lines; one that is `validating` fails.
 #[utoipa::path(
     delete, path = "/v1/files/{file_id}", operation_id = "delete_file", tag = "files",
     params(("file_id" = String, Path)),

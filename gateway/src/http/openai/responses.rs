@@ -10,7 +10,6 @@ use protocol::openai::responses::{self, NumberedEvent, ResponseInputTokens, Resp
 use uuid::Uuid;
 
 use super::super::State;
-use crate::clock::unix_seconds;
 use crate::http::asking::Asking;
 use crate::http::stream::streamed;
 use crate::inference::{ResponseWriter, response, response_order};
@@ -44,11 +43,9 @@ pub(in crate::http) async fn create(
     let timeout = if wants_stream { asking.stream_timeout() } else { asking.answer_timeout() };
     let is_background = body.background.unwrap_or(false);
     let context = context(&queen.store, &asking.asker.caller, &body).await?;
-    let mut order = response_order(body, &context, timeout)?;
-    let draft = &mut order.draft;
-    draft.id = format!("resp_{}", Uuid::new_v4().simple());
-    draft.created_at = unix_seconds();
-    draft.model = queen.inference.names.shown(&order.request.model);
+    let order = response_order(body, &context, timeout)?;
+    let model = queen.inference.names.shown(&order.request.model);
+    let order = order.named(format!("resp_{}", Uuid::new_v4().simple()), model);
     if is_background {
         return in_background(queen, asking, Background::new(order), wants_stream).await;
     }

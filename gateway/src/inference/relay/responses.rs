@@ -64,12 +64,13 @@ pub struct ResponseWriter {
 impl ResponseWriter {
     /// A writer for an answer of which this much is known.
     pub fn new(draft: Response) -> Self {
-        Self { answer: Answer::new(draft), sequence_number: 0, was_queued: false, last: None, told: None }
+        Self::again(draft, None, None)
     }
 
-    /// The same for one who has seen the events up to this number.
-    pub fn after(draft: Response, told: Option<u64>) -> Self {
-        Self { told, ..Self::new(draft) }
+    /// The same for one who has seen the events up to this number, of an answer that was complete at this time if it was before.
+    pub fn again(draft: Response, told: Option<u64>, completed_at: Option<i64>) -> Self {
+        let answer = Answer::again(draft, completed_at);
+        Self { answer, sequence_number: 0, was_queued: false, last: None, told }
     }
 
     /// The response as it is when this end will have been told.

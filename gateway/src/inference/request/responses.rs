@@ -25,6 +25,7 @@ use super::{
     CallersNames, InferenceRequest, TOP_LOGPROBS_MAX, band, checked, metadata, refuse_first, unsupported,
     within,
 };
+use crate::clock::unix_seconds;
 
 /// How a response names what a worker may find fault with.
 const NAMES: CallersNames = &[
@@ -76,6 +77,14 @@ pub struct ResponseOrder {
     pub draft: Response,
     /// The request's own items.
     pub input: Vec<Item>,
+}
+
+impl ResponseOrder {
+    /// The same with a name for the answer, which begins now.
+    pub fn named(mut self, id: String, model: String) -> Self {
+        (self.draft.id, self.draft.created_at, self.draft.model) = (id, unix_seconds(), model);
+        self
+    }
 }
 
 /// The ids of items that an input refers to.

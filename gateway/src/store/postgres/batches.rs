@@ -68,6 +68,7 @@ fn read(row: &PgRow) -> sqlx::Result<Batch> {
         cancelled_at: row.try_get("cancelled_at")?,
         output_file_id: row.try_get("output_file_id")?,
         error_file_id: row.try_get("error_file_id")?,
+        output_seconds: row.try_get("output_seconds")?,
         errors: row.try_get("errors")?,
         metadata: metadata_of(row.try_get("metadata")?)?,
     })
@@ -100,8 +101,8 @@ pub async fn put(connection: &mut PgConnection, holder: &str, put: &mut PutBatch
     let query = sqlx::query(
         "INSERT INTO batches (model, status, expires_at, in_progress_at, finalizing_at, completed_at, failed_at, \
          expired_at, cancelling_at, cancelled_at, output_file_id, error_file_id, errors, metadata, id, owner, \
-         created_at, endpoint, input_file_id, completion_window, holder) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21) ON CONFLICT (id) DO NOTHING",
+         created_at, endpoint, input_file_id, completion_window, output_seconds, holder) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22) ON CONFLICT (id) DO NOTHING",
     );
     let inserted = bind(query, batch)
         .bind(&batch.id)
@@ -110,6 +111,7 @@ pub async fn put(connection: &mut PgConnection, holder: &str, put: &mut PutBatch
         .bind(&batch.endpoint)
         .bind(&batch.input_file_id)
         .bind(&batch.completion_window)
+        .bind(batch.output_seconds)
         .bind(holder)
         .execute(connection)
         .await?;

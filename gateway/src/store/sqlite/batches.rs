@@ -58,6 +58,7 @@ fn read(row: &SqliteRow) -> sqlx::Result<Batch> {
         cancelled_at: row.try_get("cancelled_at")?,
         output_file_id: row.try_get("output_file_id")?,
         error_file_id: row.try_get("error_file_id")?,
+        output_seconds: row.try_get("output_seconds")?,
         errors: row.try_get("errors")?,
         metadata: metadata_of(row.try_get("metadata")?)?,
     })
@@ -90,8 +91,8 @@ pub async fn put(connection: &mut SqliteConnection, holder: &str, put: &mut PutB
     let query = sqlx::query(
         "INSERT INTO batches (model, status, expires_at, in_progress_at, finalizing_at, completed_at, failed_at, \
          expired_at, cancelling_at, cancelled_at, output_file_id, error_file_id, errors, metadata, id, owner, \
-         created_at, endpoint, input_file_id, completion_window, holder) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+         created_at, endpoint, input_file_id, completion_window, output_seconds, holder) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
     );
     let inserted = bind(query, batch)
         .bind(&batch.id)
@@ -100,6 +101,7 @@ pub async fn put(connection: &mut SqliteConnection, holder: &str, put: &mut PutB
         .bind(&batch.endpoint)
         .bind(&batch.input_file_id)
         .bind(&batch.completion_window)
+        .bind(batch.output_seconds)
         .bind(holder)
         .execute(connection)
         .await?;

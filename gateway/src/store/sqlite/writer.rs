@@ -215,6 +215,7 @@ async fn apply(
             Write::Release(release) => jobs::write::release(connection, holder, release).await?,
             Write::Cancel(cancel) => jobs::write::cancel(connection, kept, cancel).await?,
             Write::CancelGroup(cancel) => jobs::write::cancel_group(connection, kept, cancel).await?,
+            Write::Forget(forget) => jobs::write::forget(connection, kept, forget).await?,
             Write::BeginFile(begin) => files::begin(connection, begin).await?,
             Write::AppendFile(append) => files::append(connection, bounds, append).await?,
             Write::FinishFile(finish) => files::finish(connection, finish).await?,

@@ -14,7 +14,7 @@ use super::super::not_kept;
 use crate::http::page::{self, Parameters, parameter};
 use crate::http::stream::streamed;
 use crate::inference::{ResponseWriter, check_includes};
-use crate::responses::{conversation, no_conversation};
+use crate::responses::{Background, conversation, no_conversation};
 use crate::store::{Kind, Object, Order, read_kept};
 use crate::tasks::IsEnded;
 
@@ -77,7 +77,10 @@ pub(super) async fn followed(
 ) -> Result<Response, ApiError> {
     let events = queen.jobs.events(owner, &JobId::from(draft.id.as_str()), None).await?;
     let events = events.map(|(_, event)| (0, event));
-    streamed(Box::pin(events), ResponseWriter::after(draft, seen)).await
+    let kept = queen.store.get(owner, Kind::Response, &draft.id).await?;
+    let kept = kept.map(|object| read_kept::<responses::Response>(&object.body)).transpose()?;
+    let completed_at = kept.and_then(|response| response.completed_at);
+    streamed(Box::pin(events), ResponseWriter::again(draft, seen, completed_at)).await
 }
 
 /// Delete a response that was stored. Those that go on from it can be gone on from no more.
@@ -95,8 +98,10 @@ pub(in crate::http) async fn delete(
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Json<ResponseDeleted>, Failure> {
-    if queen.jobs.background(caller.as_str(), &id, IsEnded::No).await?.is_some() {
+    if queen.jobs.background(caller.as_str(), &id, IsEnded::Either).await?.is_some() {
         queen.jobs.cancel(caller.as_str(), &JobId::from(id.as_str())).await?;
+        // What tells how it was made goes first: a deletion that is cut short is asked for again.
+        queen.store.forget(caller.as_str(), &id).await.map_err(ApiError::from)?;
     }
     if !queen.store.delete(caller.as_str(), Kind::Response, &id).await.map_err(ApiError::from)? {
         return Err(missing().into());
@@ -161,15 +166,21 @@ pub(in crate::http) async fn input_items(
 ) -> Result<Json<ResponseInputItems>, Failure> {
     let page = page::page(&parameters, Order::NewestFirst)?;
     check_includes(&page::list(&parameters, "include"))?;
-    let object = find(&queen, &caller, &id).await?;
-    let mut items = match &object.previous {
+    let background = queen.jobs.background(caller.as_str(), &id, IsEnded::No).await?;
+    let (previous, input) = if let Some(Background { draft, input, .. }) = background {
+        (draft.previous_response_id, input)
+    } else {
+        let object = find(&queen, &caller, &id).await?;
+        (object.previous, read_kept::<Vec<Item>>(&object.input)?)
+    };
+    let mut items = match &previous {
         Some(previous) => {
             let past = conversation(&queen.store, caller.as_str(), previous).await?;
             past.ok_or_else(|| no_conversation(previous))?
         }
         None => Vec::new(),
     };
-    items.extend(read_kept::<Vec<Item>>(&object.input)?);
+    items.extend(input);
     let paged = page::cut(items, &page, Item::id)?;
     let id = |item: &Item| item.id().to_owned();
     Ok(Json(ResponseInputItems {

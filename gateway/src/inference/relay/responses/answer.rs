@@ -18,6 +18,8 @@ pub(super) struct Answer {
     response: Response,
     /// What the last item is, if it still grows.
     growing: Option<Growing>,
+    /// When it was complete, if it was before.
+    completed_at: Option<i64>,
 }
 
 /// What an item is that grows.
@@ -30,7 +32,11 @@ enum Growing {
 
 impl Answer {
     pub(super) fn new(draft: Response) -> Self {
-        Self { response: draft, growing: None }
+        Self::again(draft, None)
+    }
+
+    pub(super) fn again(draft: Response, completed_at: Option<i64>) -> Self {
+        Self { response: draft, growing: None, completed_at }
     }
 
     pub(super) fn response(&self) -> &Response {
@@ -115,16 +121,19 @@ impl Answer {
         events
     }
 
-    /// The answer ended. One in which nothing was said, thought or called has an empty message.
+    /// The answer ended. A whole one in which nothing was said, thought or called has an empty message.
     pub(super) fn end(&mut self, reason: FinishReason, usage: TokenUsage) -> Vec<ResponseEvent> {
         let is_whole = !matches!(reason, FinishReason::Length | FinishReason::Cancelled);
-        let mut events =
-            if self.response.output.is_empty() { self.open(Growing::Message) } else { Vec::new() };
+        let mut events = if self.response.output.is_empty() && reason != FinishReason::Cancelled {
+            self.open(Growing::Message)
+        } else {
+            Vec::new()
+        };
         events.extend(self.close(if is_whole { ItemStatus::Completed } else { ItemStatus::Incomplete }));
         self.response.usage = Some(consumed(usage));
         if is_whole {
             self.response.status = ResponseStatus::Completed;
-            self.response.completed_at = Some(unix_seconds());
+            self.response.completed_at = Some(self.completed_at.unwrap_or_else(unix_seconds));
             events.push(ResponseEvent::Completed(self.lifecycle()));
         } else if reason == FinishReason::Cancelled {
             // There is no event of that name.

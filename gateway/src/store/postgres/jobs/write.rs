@@ -11,7 +11,7 @@ use sqlx::{Connection, Postgres, QueryBuilder, Row};
 use super::{job_columns, read};
 use crate::clock::unix_millis;
 use crate::store::Outcome;
-use crate::store::jobs::{Begin, Cancel, CancelGroup, Claim, Complete, RECLAIMS_MAX, Release};
+use crate::store::jobs::{Begin, Cancel, CancelGroup, Claim, Complete, Forget, RECLAIMS_MAX, Release};
 use crate::store::postgres::tallies::{self, Tally};
 
 /// A queen that has lost her lease claims nothing: it would be taken from her again.
@@ -172,6 +172,26 @@ pub async fn cancel(
     let query = concat!("SELECT ", job_columns!(), " FROM jobs WHERE id = $1 AND owner = $2");
     let row = sqlx::query(query).bind(&cancel.id).bind(&cancel.owner).fetch_optional(connection).await?;
     cancel.reply.set(row.as_ref().map(read).transpose()?);
+    Ok(())
+}
+
+pub async fn forget(
+    connection: &mut PgConnection,
+    change: &mut Tally,
+    forget: &mut Forget,
+) -> sqlx::Result<()> {
+    let bytes: Option<i64> = sqlx::query_scalar(
+        "DELETE FROM jobs WHERE id = $1 AND owner = $2 AND finished_at_ms IS NOT NULL RETURNING bytes",
+    )
+    .bind(&forget.id)
+    .bind(&forget.owner)
+    .fetch_optional(connection)
+    .await?;
+    if let Some(bytes) = bytes {
+        change.ended -= 1;
+        change.ended_bytes -= bytes;
+    }
+    forget.reply.set(bytes.is_some());
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use sqlx::{QueryBuilder, Row, Sqlite};
 
 use super::{job_columns, read};
 use crate::store::Outcome;
-use crate::store::jobs::{Begin, Cancel, CancelGroup, Claim, Complete, RECLAIMS_MAX, Release};
+use crate::store::jobs::{Begin, Cancel, CancelGroup, Claim, Complete, Forget, RECLAIMS_MAX, Release};
 use crate::store::sqlite::retention::Kept;
 
 /// Rows of one statement at most.
@@ -176,6 +176,25 @@ pub async fn cancel(
     let query = concat!("SELECT ", job_columns!(), " FROM jobs WHERE id = ? AND owner = ?");
     let row = sqlx::query(query).bind(&cancel.id).bind(&cancel.owner).fetch_optional(connection).await?;
     cancel.reply.set(row.as_ref().map(read).transpose()?);
+    Ok(())
+}
+
+pub async fn forget(
+    connection: &mut SqliteConnection,
+    kept: &mut Kept,
+    forget: &mut Forget,
+) -> sqlx::Result<()> {
+    let bytes: Option<i64> = sqlx::query_scalar(
+        "DELETE FROM jobs WHERE id = ? AND owner = ? AND finished_at_ms IS NOT NULL RETURNING bytes",
+    )
+    .bind(&forget.id)
+    .bind(&forget.owner)
+    .fetch_optional(connection)
+    .await?;
+    if let Some(bytes) = bytes {
+        kept.ended.remove(bytes);
+    }
+    forget.reply.set(bytes.is_some());
     Ok(())
 }
 
