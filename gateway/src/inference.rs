@@ -105,7 +105,7 @@ impl Inference {
                 "'compliance' is kept by a routing script alone, and none is in force on this server.";
             return Err(ApiError::new(ErrorCode::UnsupportedParameter, message).with_param("compliance"));
         }
-        Ok(demand::demand(self.model(&request.model, ModelKind::TextGen)?, request, asker))
+        Ok(demand::demand(self.model(&request.model, request.kind())?, request, asker))
     }
 
     /// Whether there is a model of this kind that a caller may call so.

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use futures::Stream;
 use protocol::config::DEFAULT_CHAT_MODEL;
+use protocol::hive::ModelKind;
 use protocol::openai::responses::Response;
 use protocol::queen::TaskCounts;
 use protocol::task::{JobDecision, Priority, TaskPreview, TaskRequest, TaskStatus, TaskSummary, TaskView};
@@ -113,8 +114,10 @@ impl Jobs {
         key: Option<Idempotency>,
     ) -> Result<Submitted, ApiError> {
         let request = self.request(body.clone())?;
-        // Chosen here, so that another attempt says the same.
-        let seed = *body.seed.get_or_insert_with(|| rand::random::<u64>() >> 11);
+        if request.kind() == ModelKind::TextGen {
+            // Chosen here, so that another attempt says the same.
+            body.seed.get_or_insert_with(|| rand::random::<u64>() >> 11);
+        }
         let now = unix_millis();
         let id = JobId::from(Uuid::new_v4().to_string());
         let deadline = body.deadline_ms.map(|deadline| deadline.min(i64::MAX as u64 / 4));
@@ -132,7 +135,7 @@ impl Jobs {
             is_claimed: false,
         };
         let mut request = request;
-        request.order.seed = Some(seed);
+        request.order.seed = body.seed;
         self.take_in(job, request).await
     }
 

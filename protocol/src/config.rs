@@ -8,3 +8,5 @@ pub const HIVE_PORT: u16 = 9200;
 pub const FIRST_WORKER_PORT: u16 = 8001;
 /// The chat model that a fresh installation fetches first.
 pub const DEFAULT_CHAT_MODEL: &str = "smollm2-135m-instruct";
+/// The model that makes vectors where nobody names one.
+pub const DEFAULT_EMBEDDING_MODEL: &str = "all-minilm-l6-v2";

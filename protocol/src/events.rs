@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::vectors::EmbedResponse;
 use crate::{ErrorEnvelope, WorkerId};
 
 /// One event of a task.
@@ -25,6 +26,8 @@ pub enum TaskEvent {
     Reasoning(Reasoning),
     /// The model calls a tool.
     ToolCall(ToolCallDelta),
+    /// What was made in one piece: the vectors of texts.
+    Result(EmbedResponse),
     /// The task ended as it should.
     End(End),
     /// The task ended otherwise.
@@ -230,6 +233,7 @@ sse_events!(TaskEvent {
     Token => "token",
     Reasoning => "reasoning",
     ToolCall => "tool_call",
+    Result => "result",
     End => "end",
     Error => "error",
 });

@@ -8,14 +8,16 @@ use utoipa::ToSchema;
 
 use crate::events::{FinishReason, TokenUsage};
 use crate::openai::metadata::Metadata;
+use crate::vectors::{EmbedResponse, EmbeddingInput};
 use crate::worker::{Constraint, Message, Tool, ToolCall, ToolChoice};
 use crate::{ApiError, JobId, WorkerId};
 
-/// Body of POST /v2/tasks. Fields of the contract that this version does not honour are refused by name. Exactly one of `prompt` and `messages` is given.
+/// Body of POST /v2/tasks. Fields of the contract that this version does not honour, and those that have no
+/// meaning for the kind of work, are refused by name. Exactly one of `prompt`, `messages` and, for vectors, `input` is given.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(example = json!({"prompt": "hello", "model": "smollm2-135m-instruct", "max_tokens": 100}))]
 pub struct TaskRequest {
-    /// A model's name; the server's default model if absent.
+    /// A model's name; the server's default model if absent, and all-minilm-l6-v2 for vectors.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
     /// What a user says; answered through the model's chat template if it has one.
@@ -97,10 +99,15 @@ pub struct TaskRequest {
     /// Milliseconds from submission after which an answer is of no use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline_ms: Option<u64>,
-    /// Must be absent.
-    #[schema(value_type = Option<Object>)]
+    /// The texts of which vectors are to be made, for tasks of the kind `embedding`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub input: Option<Value>,
+    pub input: Option<EmbeddingInput>,
+    /// Numbers to keep of each vector; all if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dimensions: Option<u32>,
+    /// Leave out the end of a text that is too long for an embedding model, instead of refusing it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub truncate: bool,
     /// Where it may or should run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<TaskPlacement>,
@@ -368,6 +375,9 @@ pub struct TaskView {
     /// The calls it made.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCall>,
+    /// The vectors that it made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<EmbedResponse>,
     /// Why generation ended.
     pub finish_reason: Option<FinishReason>,
     /// What it consumed.

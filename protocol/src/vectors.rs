@@ -28,6 +28,16 @@ impl EmbeddingInput {
         }
     }
 
+    /// How much they take in memory.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Tokens(tokens) => size_of_val(&**tokens),
+            Self::Texts(texts) => texts.iter().map(String::len).sum(),
+            Self::TokenLists(lists) => lists.iter().map(|tokens| size_of_val(&**tokens)).sum(),
+        }
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use client::Error;
-use compat_tests::{MODEL, Signal, Stack, eventually};
+use compat_tests::{EMBEDDING_MODEL, MODEL, Signal, Stack, eventually};
 use futures::future::join_all;
 use protocol::task::{TaskRequest, TaskStatus, TaskView};
+use protocol::vectors::Vector;
 use protocol::{ErrorCode, JobId, TaskEvent};
 use serde_json::{Value, json};
 
@@ -212,6 +213,47 @@ async fn a_response_in_the_background_is_made_by_the_next_queen() {
     assert!(response["output"][0]["content"][0]["text"].as_str().is_some_and(|text| !text.is_empty()));
     let task = stack.client().task(&made["id"].as_str().unwrap().into()).await.unwrap();
     assert_eq!((task.status, task.attempt), (TaskStatus::Completed, 2), "it is a task as well");
+}
+
+#[tokio::test]
+async fn a_task_for_vectors_is_told_in_one_piece_and_kept() {
+    let mut stack = Stack::start().await;
+    let body = json!({"kind": "embedding", "input": ["a first text", "a second one"], "priority": "batch"});
+    let first = stack.client().submit(&task(body.clone())).await.unwrap().job_id;
+    // The next queen makes what this one leaves.
+    let second = stack.client().submit(&task(body)).await.unwrap().job_id;
+    stack.kill_and_restart().await;
+    let views = ended(&stack, &[first.clone(), second]).await;
+    let asked: Value = stack
+        .http()
+        .post("/v1/embeddings", &json!({"model": EMBEDDING_MODEL, "input": ["a first text", "a second one"]}))
+        .await
+        .unwrap();
+    for view in &views {
+        assert_eq!((view.status, &view.error), (TaskStatus::Completed, &None), "{view:?}");
+        let result = view.result.as_ref().unwrap();
+        assert_eq!(result.model, EMBEDDING_MODEL);
+        for text in 0..2 {
+            let vector = serde_json::from_value(asked["data"][text]["embedding"].clone()).unwrap();
+            assert!(result.embeddings[text] == Vector::Float(vector), "as for /v1/embeddings");
+        }
+        assert_eq!(serde_json::to_value(result.usage).unwrap(), asked["usage"]);
+        assert!(view.decision.is_some() && view.output.is_empty() && view.usage.unwrap().prompt_tokens > 0);
+    }
+    let events = told(&stack, &first, None).await;
+    let names: Vec<_> = events.iter().map(|(_, event)| event.name()).collect();
+    assert_eq!(names[names.len() - 3..], ["started", "result", "end"]);
+    let ids: Vec<_> = events.iter().filter_map(|(id, _)| id.clone()).collect();
+    let rest = told(&stack, &first, ids.iter().rev().nth(1).cloned()).await;
+    assert_eq!(rest, events[events.len() - 1..], "who has seen the result is told the end");
+
+    let preview = stack.client().preview(&task(json!({"kind": "embedding", "input": "x"}))).await.unwrap();
+    assert!(preview.feasible && preview.worker_id.is_some(), "{preview:?}");
+    let wrong = task(json!({"kind": "embedding", "input": "x", "model": MODEL}));
+    match stack.client().submit(&wrong).await {
+        Err(Error::Api(error)) => assert_eq!(error.code, ErrorCode::UnsupportedModel),
+        other => panic!("a chat model makes no vectors: {other:?}"),
+    }
 }
 
 /// All of a task's events.

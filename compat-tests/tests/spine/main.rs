@@ -14,6 +14,7 @@ mod durable;
 mod hedge;
 mod keeper;
 mod leaks;
+mod outage;
 mod queens;
 mod relay;
 mod requests;

@@ -114,7 +114,11 @@ impl Parts {
                     choice.stop_sequence = end.stop_sequence_of(index).map(str::to_owned);
                 }
             }
-            TaskEvent::Queued(_) | TaskEvent::Narration(_) | TaskEvent::Started(_) | TaskEvent::Error(_) => {}
+            TaskEvent::Queued(_)
+            | TaskEvent::Narration(_)
+            | TaskEvent::Started(_)
+            | TaskEvent::Result(_)
+            | TaskEvent::Error(_) => {}
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, LazyLock};
 
+use protocol::hive::ModelKind;
 use protocol::routing::RoutingTask;
 use protocol::task::TaskKind;
 use protocol::worker::{ExecuteRequest, Message};
@@ -25,7 +26,7 @@ static HASHES: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 /// The demand of a request for this model of the catalogs.
 pub(super) fn demand(model: &str, request: &InferenceRequest, asker: &Asker) -> Demand {
     let order = &request.order;
-    let bytes = bytes(order);
+    let bytes = bytes(order) + request.vectors.as_ref().map_or(0, |vectors| vectors.input.bytes());
     let prompt_tokens = order.prompt_tokens.as_ref().map_or(bytes / BYTES_PER_TOKEN, Vec::len);
     let choices = request.choices();
     Demand {
@@ -35,7 +36,10 @@ pub(super) fn demand(model: &str, request: &InferenceRequest, asker: &Asker) -> 
         placement: request.placement.clone(),
         deadline: request.deadline,
         prompt_tokens: u32::try_from(prompt_tokens).unwrap_or(u32::MAX),
-        answer_tokens_max: order.max_tokens.map(|tokens| tokens.saturating_mul(choices)),
+        answer_tokens_max: match request.kind() {
+            ModelKind::TextGen => order.max_tokens.map(|tokens| tokens.saturating_mul(choices)),
+            ModelKind::Embedding | ModelKind::Rerank => Some(0),
+        },
         bytes,
         beginnings: beginnings(model, order, session(request, asker)),
         avoid: None,
@@ -44,13 +48,14 @@ pub(super) fn demand(model: &str, request: &InferenceRequest, asker: &Asker) -> 
 
 /// The same as a routing script sees it.
 pub(super) fn task(demand: &Demand, request: &InferenceRequest, asker: &Asker) -> RoutingTask {
+    let kind = if request.vectors.is_some() { TaskKind::Embedding } else { TaskKind::TextGen };
     RoutingTask {
         max_tokens: request.order.max_tokens,
         session: request.session.clone(),
         tags: request.tags.iter().map(|(name, tag)| (name.clone(), tag.clone())).collect(),
         compliance: request.compliance.clone(),
         stream: request.wants_stream,
-        ..task_of(demand, TaskKind::TextGen, asker)
+        ..task_of(demand, kind, asker)
     }
 }
 

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use client::worker::{TaskEvents, WorkerClient};
 use futures::future::select_ok;
+use protocol::events::{End, FinishReason, Started, Timings, TokenUsage};
 use protocol::task::DecisionView;
-use protocol::{ApiError, ErrorCode, TaskEvent};
+use protocol::vectors::{EmbedRequest, EmbedResponse};
+use protocol::{ApiError, ErrorCode, TaskEvent, WorkerId};
 use uuid::Uuid;
 
 use super::InferenceRequest;
@@ -30,7 +32,8 @@ pub(super) struct Sent {
 pub(super) struct Leg {
     /// Events that were read ahead.
     told: VecDeque<TaskEvent>,
-    pub(super) events: TaskEvents,
+    /// The rest; nothing if all was told at once.
+    pub(super) events: Option<TaskEvents>,
     pub(super) slot: HeldSlot,
     pub(super) decision: DecisionView,
 }
@@ -41,10 +44,21 @@ impl Sent {
         let decision = self.view(&lease);
         let client = self.hives.worker_client(&lease.node, &lease.worker)?;
         let execution_id = Uuid::new_v4().to_string();
-        let order = self.request.to_execute(&execution_id);
-        let mut slot = HeldSlot::new(lease, client.clone(), execution_id);
-        match client.execute(&order, &self.correlation_id).await {
-            Ok(events) => Ok(Leg { told: VecDeque::new(), events, slot, decision }),
+        let mut slot = HeldSlot::new(lease, client.clone(), execution_id.clone());
+        let taken = match &self.request.vectors {
+            None => {
+                let order = self.request.to_execute(&execution_id);
+                let events = client.execute(&order, &self.correlation_id).await;
+                events.map(|events| (VecDeque::new(), Some(events)))
+            }
+            Some(vectors) => {
+                let order = EmbedRequest { request_id: Some(execution_id), ..vectors.clone() };
+                let answer = client.embed(&order, &self.correlation_id).await;
+                answer.map(|answer| (made(answer, &self.request.model, &decision.worker_id), None))
+            }
+        };
+        match taken {
+            Ok((told, events)) => Ok(Leg { told, events, slot, decision }),
             Err(error) => {
                 // An answer that is an error, and a connection that was never made, leave no sequence behind.
                 if !matches!(error, client::Error::Broken { .. }) {
@@ -60,14 +74,16 @@ impl Sent {
     /// The same, and reads on to the first event that an answer begins or ends with.
     async fn to_first_word(&self, lease: Lease) -> Result<Leg, ApiError> {
         let mut leg = self.to(lease).await?;
+        let mut told = VecDeque::new();
         loop {
-            match leg.read().await? {
+            match leg.next().await? {
                 TaskEvent::Error(envelope) => return Err(envelope.error),
                 event => {
                     let is_word = !matches!(event, TaskEvent::Started(_) | TaskEvent::Prompt(_));
-                    leg.told.push_back(event);
+                    told.push_back(event);
                     if is_word {
-                        return Ok(leg);
+                        told.append(&mut leg.told);
+                        return Ok(Leg { told, ..leg });
                     }
                 }
             }
@@ -118,16 +134,30 @@ impl Leg {
         if let Some(event) = self.told.pop_front() {
             return Ok(event);
         }
-        self.read().await
-    }
-
-    async fn read(&mut self) -> Result<TaskEvent, ApiError> {
-        match self.events.next().await {
+        let Some(events) = &mut self.events else { return Err(lost("nothing follows")) };
+        match events.next().await {
             Ok(Some(event)) => Ok(event),
             Ok(None) => Err(lost("the stream ended without a last event")),
             Err(error) => Err(lost(&error.to_string())),
         }
     }
+}
+
+/// The events of vectors, which come in one piece.
+fn made(mut answer: EmbedResponse, model: &str, worker_id: &WorkerId) -> VecDeque<TaskEvent> {
+    model.clone_into(&mut answer.model);
+    let prompt_tokens = answer.usage.prompt_tokens;
+    let started = Started { worker_id: worker_id.clone(), prompt_tokens, seed: 0 };
+    let end = End {
+        done: true,
+        total_tokens: 0,
+        finish_reason: FinishReason::Stop,
+        finish_reasons: Vec::new(),
+        stop_sequences: Vec::new(),
+        usage: TokenUsage { prompt_tokens, ..TokenUsage::default() },
+        timings: Timings::default(),
+    };
+    [TaskEvent::Started(started), TaskEvent::Result(answer), TaskEvent::End(end)].into()
 }
 
 fn lost(cause: &str) -> ApiError {

@@ -13,9 +13,11 @@ mod tools;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
+use protocol::hive::ModelKind;
 use protocol::openai::chat::Stop;
 use protocol::openai::metadata::Metadata;
 use protocol::task::Priority;
+use protocol::vectors::EmbedRequest;
 use protocol::worker::ExecuteRequest;
 use protocol::{ApiError, ErrorCode};
 use tokio::time::Instant;
@@ -30,13 +32,15 @@ pub use responses::{Context, ResponseOrder, check_includes, references, response
 pub use task::task_request;
 pub use tokens::{tokenize_order, tokenize_refusal};
 
-/// A request for text, checked.
+/// A request for text or vectors, checked.
 #[derive(Debug, Clone, Default)]
 pub struct InferenceRequest {
     /// The model as the caller names it; empty for the default.
     pub model: String,
     /// The order to a worker, all but its id.
     pub order: ExecuteRequest,
+    /// The order if vectors are wanted, and no text.
+    pub vectors: Option<EmbedRequest>,
     /// How the caller names what a worker may find fault with.
     pub names: CallersNames,
     /// The band it waits in.
@@ -63,6 +67,11 @@ impl InferenceRequest {
     /// Answers that it asks for.
     pub fn choices(&self) -> u32 {
         self.order.n.unwrap_or(1)
+    }
+
+    /// The kind of model that it needs.
+    pub const fn kind(&self) -> ModelKind {
+        if self.vectors.is_some() { ModelKind::Embedding } else { ModelKind::TextGen }
     }
 
     /// The order to a worker.

@@ -135,6 +135,7 @@ impl Run {
             let (prompt_tokens, answer_tokens) = (end.usage.prompt_tokens, end.usage.completion_tokens);
             slot.note_used(Used { prompt_tokens, answer_tokens });
             slot.confirm_free();
+            let Some(events) = events else { return };
             // As a rule the end is there already, and no task is needed to wait for it.
             let mut reading = Box::pin(read_out(events));
             if (&mut reading).now_or_never().is_none() {

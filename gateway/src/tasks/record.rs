@@ -121,6 +121,7 @@ pub(super) fn blank(job: &Job) -> TaskView {
         output: String::new(),
         reasoning: String::new(),
         tool_calls: Vec::new(),
+        result: None,
         finish_reason: None,
         usage: None,
         error: None,
@@ -155,6 +156,7 @@ fn tell(view: &mut TaskView, event: &TaskEvent) {
         | TaskEvent::Token(_)
         | TaskEvent::Reasoning(_)
         | TaskEvent::ToolCall(_) => {}
+        TaskEvent::Result(result) => view.result = Some(result.clone()),
         TaskEvent::Started(started) => {
             view.status = TaskStatus::Running;
             view.worker_id = Some(started.worker_id.clone());

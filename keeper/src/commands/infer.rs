@@ -126,7 +126,7 @@ async fn ask(
             }
             TaskEvent::Narration(narration) => status.show(output, &narration.message, narration.progress),
             // A task of ours asks for neither.
-            TaskEvent::Prompt(_) | TaskEvent::ToolCall(_) => {}
+            TaskEvent::Prompt(_) | TaskEvent::ToolCall(_) | TaskEvent::Result(_) => {}
             TaskEvent::Reasoning(thought) => {
                 status.clear();
                 reasoning.push_str(&thought.text);

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use protocol::events::FinishReason;
 use protocol::task::{TaskStatus, TaskSummary, TaskView};
+use protocol::vectors::Vector;
 use protocol::{JobId, TaskEvent};
 
 use crate::cli::{TaskListArgs, TasksCommand};
@@ -97,6 +98,14 @@ fn show(output: Output, view: &TaskView) -> Result<ExitCode, Failure> {
         if let Some(error) = &view.error {
             lines.push(format!("error     {} ({})", error.message, error.code));
         }
+        if let Some(result) = &view.result {
+            let length = match result.embeddings.first() {
+                Some(Vector::Float(numbers)) => numbers.len(),
+                Some(Vector::Base64(_)) | None => 0,
+            };
+            let count = result.embeddings.len();
+            lines.push(format!("result    {count} vectors of {length} numbers (--json shows them)"));
+        }
         if !view.output.is_empty() {
             lines.push(format!("\n{}", view.output));
         }
@@ -127,6 +136,10 @@ async fn follow(settings: &Settings, output: Output, job_id: JobId) -> Result<Ex
             }
             TaskEvent::Reasoning(thought) => output.whisper(&thought.text),
             TaskEvent::Prompt(_) | TaskEvent::ToolCall(_) => {}
+            TaskEvent::Result(result) => {
+                waiting.clear();
+                serde_json::to_writer(&mut stdout, &result).map_err(std::io::Error::from)?;
+            }
             TaskEvent::End(end) => {
                 waiting.clear();
                 writeln!(stdout)?;

@@ -135,7 +135,7 @@ impl FrameWriter for ChatWriter {
                 self.delta(reasoning.choice, delta).into()
             }
             TaskEvent::ToolCall(call) => self.delta(call.choice, called(call)).into(),
-            TaskEvent::Prompt(_) => Bytes::new(),
+            TaskEvent::Prompt(_) | TaskEvent::Result(_) => Bytes::new(),
             TaskEvent::End(end) => self.end(end),
             TaskEvent::Error(envelope) => error_frame(&envelope.error),
         }

@@ -149,7 +149,10 @@ impl FrameWriter for CompletionWriter {
                 frames.concat().into()
             }
             // A prompt that no template formats opens neither.
-            TaskEvent::Started(_) | TaskEvent::Reasoning(_) | TaskEvent::ToolCall(_) => Bytes::new(),
+            TaskEvent::Started(_)
+            | TaskEvent::Reasoning(_)
+            | TaskEvent::ToolCall(_)
+            | TaskEvent::Result(_) => Bytes::new(),
             TaskEvent::End(end) => self.end(run, end),
             TaskEvent::Error(envelope) => error_frame(&envelope.error),
         }

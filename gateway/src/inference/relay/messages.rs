@@ -208,7 +208,7 @@ impl FrameWriter for MessageWriter {
             TaskEvent::Token(token) => self.text(&token.token),
             TaskEvent::Reasoning(reasoning) => self.thought(&reasoning.text).into(),
             TaskEvent::ToolCall(call) => self.called(call).into(),
-            TaskEvent::Prompt(_) => Bytes::new(),
+            TaskEvent::Prompt(_) | TaskEvent::Result(_) => Bytes::new(),
             TaskEvent::End(end) => self.end(end).into(),
             TaskEvent::Error(envelope) => {
                 named("error", &AnthropicError::from(envelope.error.clone())).into()

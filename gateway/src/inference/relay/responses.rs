@@ -94,7 +94,7 @@ impl ResponseWriter {
             TaskEvent::Token(token) => self.answer.say(&token.token, &token.logprobs),
             TaskEvent::Reasoning(reasoning) => self.answer.think(&reasoning.text),
             TaskEvent::ToolCall(delta) => self.answer.call(delta),
-            TaskEvent::Prompt(_) => Vec::new(),
+            TaskEvent::Prompt(_) | TaskEvent::Result(_) => Vec::new(),
             TaskEvent::End(end) => {
                 self.last.take().unwrap_or_else(|| self.answer.end(end.finish_reason, end.usage))
             }

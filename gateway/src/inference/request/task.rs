@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use protocol::config::DEFAULT_EMBEDDING_MODEL;
+use protocol::openai::embeddings::EmbeddingRequest;
+use protocol::openai::metadata::Metadata;
 use protocol::task::{PlacementMode, TaskKind, TaskPlacement, TaskRequest};
 use protocol::worker::{ExecuteRequest, Message, ToolChoice};
 use protocol::{ApiError, ErrorCode};
 use tokio::time::Instant;
 
-use super::{InferenceRequest, TOP_LOGPROBS_MAX, checked, labels, refuse_first, within};
+use super::{InferenceRequest, TOP_LOGPROBS_MAX, checked, embed_request, labels, refuse_first, within};
 use crate::hives::NodeName;
 use crate::scheduler::{Mode, Placement};
 
@@ -19,18 +22,22 @@ const COMPLIANCE_BYTES_MAX: usize = 64;
 
 /// Checks a task; `default_model` answers where none is named.
 pub fn task_request(body: TaskRequest, default_model: &str) -> Result<InferenceRequest, ApiError> {
-    if body.kind != TaskKind::TextGen {
-        let message = "Only tasks of the kind text-gen are served by this version.";
-        return Err(ApiError::new(ErrorCode::UnsupportedParameter, message).with_param("kind"));
+    match body.kind {
+        TaskKind::TextGen => {}
+        TaskKind::Embedding => return vector_request(body),
+        TaskKind::ImageGen | TaskKind::AudioGen => {
+            let message = "Tasks of the kinds text-gen and embedding are served by this version.";
+            return Err(ApiError::new(ErrorCode::UnsupportedParameter, message).with_param("kind"));
+        }
     }
     let refused = [
-        ("input", body.input.is_some(), "inputs that are neither a prompt nor messages"),
+        ("input", body.input.is_some(), "inputs to text that are neither a prompt nor messages"),
+        ("dimensions", body.dimensions.is_some(), "dimensions of text"),
+        ("truncate", body.truncate, "leaving out parts of prompts"),
         ("n", body.n.is_some_and(|n| n != 1), "more or fewer answers to a task than one"),
     ];
     refuse_first(&refused)?;
-    labels("tags", &body.tags)?;
-    within("compliance", body.compliance.as_ref().map(String::len), 1..=COMPLIANCE_BYTES_MAX)?;
-    within("session_id", body.session_id.as_ref().map(String::len), 1..=SESSION_BYTES_MAX)?;
+    manners(&body.tags, body.compliance.as_deref(), body.session_id.as_deref())?;
     let placement = placement(body.placement, body.node.as_deref())?;
     let (instruction, messages) = match (body.prompt, body.messages) {
         (Some(prompt), None) if !prompt.is_empty() => (Some(prompt), None),
@@ -88,8 +95,68 @@ pub fn task_request(body: TaskRequest, default_model: &str) -> Result<InferenceR
         compliance: body.compliance,
         // Its events are there for whoever wants them.
         wants_stream: true,
-        deadline: body.deadline_ms.map(|deadline_ms| Instant::now() + Duration::from_millis(deadline_ms)),
+        deadline: deadline(body.deadline_ms),
+        vectors: None,
     })
+}
+
+/// What a task for vectors may say.
+const OF_VECTORS: [&str; 12] = [
+    "kind",
+    "model",
+    "input",
+    "dimensions",
+    "truncate",
+    "priority",
+    "deadline_ms",
+    "placement",
+    "node",
+    "session_id",
+    "tags",
+    "compliance",
+];
+
+/// Checks a task for vectors.
+fn vector_request(body: TaskRequest) -> Result<InferenceRequest, ApiError> {
+    let said = serde_json::to_value(&body).unwrap_or_default();
+    let names = said.as_object().into_iter().flat_map(serde_json::Map::keys);
+    if let Some(name) = names.into_iter().find(|name| !OF_VECTORS.contains(&name.as_str())) {
+        let message = format!("'{name}' has no meaning for tasks of the kind embedding.");
+        return Err(ApiError::invalid(name, message));
+    }
+    let Some(input) = body.input else {
+        return Err(ApiError::invalid("input", "'input' is required for tasks of the kind embedding."));
+    };
+    let vectors = embed_request(EmbeddingRequest {
+        model: String::new(),
+        input,
+        encoding_format: None,
+        dimensions: body.dimensions,
+        truncate: Some(body.truncate),
+    })?;
+    manners(&body.tags, body.compliance.as_deref(), body.session_id.as_deref())?;
+    Ok(InferenceRequest {
+        model: body.model.unwrap_or_else(|| DEFAULT_EMBEDDING_MODEL.to_owned()),
+        vectors: Some(vectors),
+        priority: body.priority,
+        placement: placement(body.placement, body.node.as_deref())?,
+        session: body.session_id,
+        tags: body.tags,
+        compliance: body.compliance,
+        deadline: deadline(body.deadline_ms),
+        ..InferenceRequest::default()
+    })
+}
+
+/// Checks what tasks of every kind may say.
+fn manners(tags: &Metadata, compliance: Option<&str>, session_id: Option<&str>) -> Result<(), ApiError> {
+    labels("tags", tags)?;
+    within("compliance", compliance.map(str::len), 1..=COMPLIANCE_BYTES_MAX)?;
+    within("session_id", session_id.map(str::len), 1..=SESSION_BYTES_MAX)
+}
+
+fn deadline(deadline_ms: Option<u64>) -> Option<Instant> {
+    deadline_ms.map(|deadline_ms| Instant::now() + Duration::from_millis(deadline_ms))
 }
 
 /// A node of its own is the same as a pin on it.
@@ -152,6 +219,12 @@ mod tests {
             (json!({"prompt": "go", "placement": {"mode": "pin"}}), "placement"),
             (json!({"prompt": "go", "placement": {"mode": "pin", "node": "n"}, "node": "m"}), "node"),
             (json!({"prompt": "go", "typical_p": 2}), "typical_p"),
+            (json!({"prompt": "go", "input": "a"}), "input"),
+            (json!({"kind": "embedding"}), "input"),
+            (json!({"kind": "embedding", "input": ["a", ""]}), "input[1]"),
+            (json!({"kind": "embedding", "input": "a", "prompt": "go"}), "prompt"),
+            (json!({"kind": "embedding", "input": "a", "temperature": 0}), "temperature"),
+            (json!({"kind": "image-gen", "prompt": "go"}), "kind"),
         ] {
             assert_eq!(task(body.clone()).unwrap_err().param.as_deref(), Some(param), "{body}");
         }
