@@ -1,6 +1,6 @@
 //! The queen's HTTP interface, as the keeper uses it.
 
-use protocol::JobId;
+use http::HeaderName;
 use protocol::hive::WorkerList;
 use protocol::openai::models::ModelList;
 use protocol::queen::{PullRequest, QueenHealth, QueueView};
@@ -9,6 +9,7 @@ use protocol::routing::{
     Validated,
 };
 use protocol::task::{JobDecision, TaskAccepted, TaskList, TaskPreview, TaskRequest, TaskView};
+use protocol::{JobId, headers};
 
 use crate::hive::DownloadEvents;
 use crate::worker::TaskEvents;
@@ -48,6 +49,12 @@ impl GatewayClient {
     /// Submits a task.
     pub async fn submit(&self, request: &TaskRequest) -> Result<TaskAccepted, Error> {
         self.0.post("/v2/tasks", request).await
+    }
+
+    /// The same; the same task under the same key is one task, however often it is submitted.
+    pub async fn submit_once(&self, request: &TaskRequest, key: &str) -> Result<TaskAccepted, Error> {
+        let name = HeaderName::from_static(headers::IDEMPOTENCY_KEY);
+        self.0.clone().with_header(&name, key).post("/v2/tasks", request).await
     }
 
     /// How a task stands.

@@ -100,6 +100,8 @@ pub(crate) enum WorkersCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TasksCommand {
+    /// Submit a task, which runs whether or not anyone waits for it
+    Submit(TaskSubmitArgs),
     /// List tasks, the newest first
     List(TaskListArgs),
     /// Show one task: its state, where it ran and why, and its answer
@@ -186,6 +188,28 @@ pub(crate) struct TaskListArgs {
     /// Begin after the task with this id
     #[arg(long, value_name = "ID")]
     pub(crate) after: Option<String>,
+}
+
+/// A key goes into a header.
+fn key(text: &str) -> Result<String, String> {
+    let is_plain = !text.is_empty() && text.len() <= 255 && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_plain {
+        Ok(text.to_owned())
+    } else {
+        Err("1 to 255 letters, digits and signs, no spaces".to_owned())
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TaskSubmitArgs {
+    /// File with the task as JSON, as POST /v2/tasks takes it; - reads it from standard input
+    pub(crate) task: PathBuf,
+    /// The same task under the same key is one task, however often it is submitted
+    #[arg(long, value_name = "KEY", value_parser = key)]
+    pub(crate) idempotency_key: Option<String>,
+    /// Wait, and write its words to standard output
+    #[arg(long)]
+    pub(crate) follow: bool,
 }
 
 #[derive(Debug, Args)]

@@ -4,7 +4,7 @@ use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
 use compat_tests::{MODEL, Sandbox, Signal, eventually, kill};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout};
 
@@ -234,6 +234,54 @@ async fn worker_is_free(sandbox: &Sandbox) {
         (worker["slots_available"] == worker["slots_total"]).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn tasks_are_submitted_seen_followed_and_ended() {
+    let sandbox = Sandbox::new().await;
+    assert_eq!(keeper(&sandbox, &["daemon", "start"]).await.status.code(), Some(0));
+    let file = |name: &str, task: Value| {
+        let path = sandbox.data_dir().join(name);
+        std::fs::write(&path, task.to_string()).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let short = file(
+        "short.json",
+        json!({"prompt": "Count to three.", "max_tokens": 8, "temperature": 0, "model": MODEL}),
+    );
+    let followed =
+        keeper(&sandbox, &["tasks", "submit", &short, "--follow", "--idempotency-key", "one"]).await;
+    assert_eq!(followed.status.code(), Some(0), "{}", err(&followed));
+    let accepted =
+        json(&keeper(&sandbox, &["tasks", "submit", &short, "--idempotency-key", "one", "--json"]).await);
+    let id = accepted["job_id"].as_str().unwrap();
+    assert!(err(&followed).contains(id), "the same task under the same key: {}", err(&followed));
+    let view = json(&keeper(&sandbox, &["tasks", "show", id, "--json"]).await);
+    assert_eq!(view["output"].as_str().unwrap().trim_end(), out(&followed).trim_end());
+    let shown = out(&keeper(&sandbox, &["tasks", "show", id]).await);
+    assert!(shown.contains("status    completed") && shown.contains("8 written"), "{shown}");
+    let listed = out(&keeper(&sandbox, &["tasks", "list"]).await);
+    assert!(listed.contains(id) && listed.lines().count() == 2, "{listed}");
+
+    let vectors = file("vectors.json", json!({"kind": "embedding", "input": ["a", "b"]}));
+    let told = keeper(&sandbox, &["tasks", "submit", &vectors, "--follow"]).await;
+    assert_eq!(json(&told)["embeddings"].as_array().unwrap().len(), 2);
+
+    let long = file("long.json", json!({"prompt": "Tell a story.", "max_tokens": 1500, "ignore_eos": true}));
+    let submitted = out(&keeper(&sandbox, &["tasks", "submit", &long]).await);
+    let id = submitted.lines().next().unwrap();
+    let cancelled = out(&keeper(&sandbox, &["tasks", "cancel", id]).await);
+    assert!(cancelled.contains("status    cancelled"), "{cancelled}");
+    let queue = out(&keeper(&sandbox, &["queue"]).await);
+    assert!(queue.contains("0 waiting") && queue.contains("0 tasks unfinished"), "{queue}");
+
+    let wrong = file("wrong.json", json!({"prompt": "Hi", "priority": "odd"}));
+    let refused = keeper(&sandbox, &["tasks", "submit", &wrong]).await;
+    assert!(refused.status.code() == Some(1) && err(&refused).contains("wrong.json"), "{}", err(&refused));
+    let refused = keeper(&sandbox, &["tasks", "submit", &short, "--idempotency-key", "a\nb"]).await;
+    assert_eq!(refused.status.code(), Some(2), "{}", err(&refused));
+    assert_eq!(keeper(&sandbox, &["tasks", "show", "nothing"]).await.status.code(), Some(1));
+    assert_eq!(keeper(&sandbox, &["down"]).await.status.code(), Some(0));
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use daemon::auth::Caller;
 use daemon::http::Failure;
 use http_body::Frame;
-use protocol::{ApiError, ErrorCode};
+use protocol::{ApiError, ErrorCode, headers};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
@@ -163,7 +163,7 @@ pub(super) async fn replay(
 
 /// The key of a request, if it bears one.
 fn key(headers: &HeaderMap) -> Result<Option<&HeaderValue>, ApiError> {
-    let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
+    let Some(key) = headers.get(headers::IDEMPOTENCY_KEY) else { return Ok(None) };
     if key.is_empty() || key.len() > KEY_BYTES_MAX {
         let message = format!("The header Idempotency-Key must have 1 to {KEY_BYTES_MAX} bytes.");
         return Err(ApiError::invalid("Idempotency-Key", message));

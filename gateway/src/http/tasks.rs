@@ -161,7 +161,7 @@ pub(super) async fn delete(
     cancel(queen, asking, path).await
 }
 
-/// A task's events: `queued`, `narration`, `started`, `token`, then one `end` or one `error`. They begin with the first,
+/// A task's events: `queued`, `narration`, `started`, `token` (for vectors one `result`), then one `end` or one `error`. They begin with the first,
 /// or after the one that Last-Event-ID names; many readers may follow one task. Events without an id tell how the task
 /// waits, and are not told again. A second `started` means that another attempt was begun, and that what came before
 /// it is void; its tokens are the same where the machine is of the same kind.

@@ -375,6 +375,11 @@ impl Store {
         self.write(|reply| Write::Reclaim(Reclaim { now_ms, reply })).await
     }
 
+    /// Running jobs of this queen, and which attempt each is in.
+    pub async fn held(&self) -> Result<Vec<(String, u32)>, StoreError> {
+        ask!(self, jobs::held())
+    }
+
     /// Running jobs of this queen that are to be cancelled.
     pub async fn cancelling(&self) -> Result<Vec<String>, StoreError> {
         ask!(self, jobs::cancelling())

@@ -1,10 +1,10 @@
 //! What happens to the jobs that this queen holds: they are claimed, run, tried again where the fault was ours, and
 //! settled or given back.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::Retryable;
 use futures::FutureExt;
 use protocol::events::Narration;
 use protocol::{ApiError, ErrorCode, JobId, TaskEvent};
@@ -16,7 +16,7 @@ use super::{HELD, Jobs, record};
 use crate::batches::line;
 use crate::clock::unix_millis;
 use crate::inference::{Asker, Clock, Run};
-use crate::pauses::{doubling, growing};
+use crate::pauses::doubling;
 use crate::store::{Job, JobKind, JobState, Outcome};
 
 /// A job whose worker failed is run so often in all by one queen.
@@ -28,6 +28,8 @@ const LAST_PAUSE: Duration = Duration::from_secs(16);
 const UNSERVED_MAX: Duration = Duration::from_hours(1);
 /// Jobs to claim and to cancel are looked for this often, whether or not anyone tells of them.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Jobs that were lost on their way are looked for this often.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// Jobs are claimed in portions, so that several queens share them.
 const CLAIMED_AT_ONCE: usize = 128;
 
@@ -44,11 +46,14 @@ impl Jobs {
     pub async fn run(self) {
         let stop = self.shared.stop.clone();
         let mut look = tokio::time::interval(LOOK_EVERY);
+        let mut sweep = tokio::time::interval(SWEEP_EVERY);
+        let mut strays = HashSet::new();
         let work = self.shared.store.work();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = look.tick() => self.end_cancelled().await,
+                _ = sweep.tick() => strays = self.give_back_strays(&strays).await,
                 () = work.notified() => {}
                 () = self.shared.room.notified() => {}
             }
@@ -74,6 +79,27 @@ impl Jobs {
                 return;
             }
         }
+    }
+
+    /// Gives back jobs that the store takes this queen to hold and that she knows nothing of, since the commit that gave them to her was
+    /// lost on its way back; those that were so the last time as well. Returns those that are so now.
+    async fn give_back_strays(&self, before: &HashSet<(String, u32)>) -> HashSet<(String, u32)> {
+        let held = match self.shared.store.held().await {
+            Ok(held) => held.into_iter(),
+            Err(error) => {
+                tracing::warn!(%error, "it is not known which jobs this queen holds");
+                return HashSet::new();
+            }
+        };
+        let strays: HashSet<_> =
+            held.filter(|(id, _)| self.held(&JobId::from(id.as_str())).is_none()).collect();
+        for (id, attempt) in strays.intersection(before) {
+            tracing::warn!(job_id = id, "a job was lost on its way to this queen; it is queued again");
+            if let Err(error) = self.shared.store.release(id, *attempt).await {
+                tracing::warn!(job_id = id, %error, "a job could not be given back");
+            }
+        }
+        strays
     }
 
     async fn end_cancelled(&self) {
@@ -249,16 +275,23 @@ impl Jobs {
             let completed = self.shared.store.complete(&job.id, live.attempt, outcome.clone());
             completed.await.map_err(ApiError::from)
         };
-        // Who cannot keep it loses the lease in the end, and the job is run again.
-        let kept = complete.retry(growing(FIRST_PAUSE, LAST_PAUSE, 2.0).with_max_times(6)).await;
-        match &kept {
-            Ok(true) => {}
-            Ok(false) => {
-                tracing::warn!(job_id = %live.id, attempt = live.attempt, "a job's end came too late: it is another's");
+        let mut pauses = doubling(FIRST_PAUSE, LAST_PAUSE);
+        loop {
+            match complete().await {
+                Ok(true) => return true,
+                Ok(false) => {
+                    let attempt = live.attempt;
+                    tracing::warn!(job_id = %live.id, attempt, "a job's end came too late: it is another's");
+                    return false;
+                }
+                Err(error) => tracing::warn!(job_id = %live.id, %error, "a job's end could not be kept yet"),
             }
-            Err(error) => tracing::error!(job_id = %live.id, %error, "a job's end could not be kept"),
+            // What was made is held until it can be kept. A queen who ends before that leaves the job to the next one.
+            tokio::select! {
+                () = tokio::time::sleep(pauses.next()) => {}
+                () = self.shared.stop.cancelled() => return false,
+            }
         }
-        kept.unwrap_or(false)
     }
 
     async fn give_back(&self, live: &Live) {

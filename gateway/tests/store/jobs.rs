@@ -263,7 +263,9 @@ async fn an_ended_job_is_forgotten_by_its_owner_and_an_unfinished_one_is_not(dat
     let rig = database.open(PLENTY).await;
     rig.enqueue(claimed("a")).await;
     assert!(!rig.store.forget("me", "a").await.unwrap());
+    assert_eq!(rig.store.held().await.unwrap(), [("a".to_owned(), 1)]);
     assert!(rig.complete("a", 1).await);
+    assert!(rig.store.held().await.unwrap().is_empty());
     assert!(!rig.store.forget("another", "a").await.unwrap());
     assert!(rig.store.forget("me", "a").await.unwrap());
     assert!(rig.store.job("me", "a").await.unwrap().is_none());

@@ -8,6 +8,8 @@ pub(crate) mod tasks;
 pub(crate) mod up;
 pub(crate) mod workers;
 
+use std::io::Read;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::CommandFactory;
@@ -25,6 +27,18 @@ pub(crate) fn completions(shell: Shell) -> Result<ExitCode, Failure> {
     clap_complete::generate(shell, &mut Cli::command(), "rbee-keeper", &mut script);
     std::io::Write::write_all(&mut std::io::stdout(), &script)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The text of a file, or of standard input.
+fn text(file: &Path) -> Result<String, Failure> {
+    let mut text = String::new();
+    let read = if file == Path::new("-") {
+        std::io::stdin().read_to_string(&mut text).map(drop)
+    } else {
+        std::fs::read_to_string(file).map(|read| text = read)
+    };
+    read.map_err(|error| Failure::usage(format!("{} cannot be read: {error}", file.display())))?;
+    Ok(text)
 }
 
 /// The queen to talk to: the one named, else the one on the data directory, else one on the configured port.

@@ -1,6 +1,5 @@
 //! `route`: tries out routing scripts, and tells what the one in force decided.
 
-use std::io::Read;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -11,6 +10,7 @@ use protocol::task::Priority;
 use protocol::{ErrorCode, JobId};
 
 use super::tasks::time;
+use super::text;
 use crate::cli::{RouteCommand, RouteTestArgs};
 use crate::config::Settings;
 use crate::failure::Failure;
@@ -204,16 +204,4 @@ fn words(outcome: &RoutingOutcome) -> String {
             outcome.fault.as_ref().map_or_else(|| "failed".to_owned(), |fault| format!("failed: {fault}"))
         }
     }
-}
-
-/// The text of a file, or of standard input.
-fn text(file: &Path) -> Result<String, Failure> {
-    let mut text = String::new();
-    let read = if file == Path::new("-") {
-        std::io::stdin().read_to_string(&mut text).map(drop)
-    } else {
-        std::fs::read_to_string(file).map(|read| text = read)
-    };
-    read.map_err(|error| Failure::usage(format!("{} cannot be read: {error}", file.display())))?;
-    Ok(text)
 }

@@ -1,14 +1,16 @@
-//! `tasks`: sees, follows and ends tasks, and tells how the queue stands.
+//! `tasks`: submits, sees, follows and ends tasks, and tells how the queue stands.
 
 use std::io::Write;
 use std::process::ExitCode;
 
 use protocol::events::FinishReason;
-use protocol::task::{TaskStatus, TaskSummary, TaskView};
+use protocol::queen::HedgeCounts;
+use protocol::task::{TaskRequest, TaskStatus, TaskSummary, TaskView};
 use protocol::vectors::Vector;
 use protocol::{JobId, TaskEvent};
 
-use crate::cli::{TaskListArgs, TasksCommand};
+use super::text;
+use crate::cli::{TaskListArgs, TaskSubmitArgs, TasksCommand};
 use crate::config::Settings;
 use crate::failure::Failure;
 use crate::output::{Output, StatusLine, table};
@@ -19,6 +21,7 @@ pub(crate) async fn run(
     command: TasksCommand,
 ) -> Result<ExitCode, Failure> {
     match command {
+        TasksCommand::Submit(arguments) => submit(settings, output, arguments).await,
         TasksCommand::List(arguments) => list(settings, output, arguments).await,
         TasksCommand::Show { job_id } => {
             let view = super::connect(settings).await.task(&JobId::from(job_id)).await?;
@@ -30,6 +33,29 @@ pub(crate) async fn run(
         }
         TasksCommand::Follow { job_id } => follow(settings, output, JobId::from(job_id)).await,
     }
+}
+
+async fn submit(settings: &Settings, output: Output, arguments: TaskSubmitArgs) -> Result<ExitCode, Failure> {
+    let TaskSubmitArgs { task, idempotency_key, follow: is_followed } = arguments;
+    let request: TaskRequest = serde_json::from_str(&text(&task)?)
+        .map_err(|error| Failure::usage(format!("{} is not a task: {error}", task.display())))?;
+    let client = super::connect(settings).await;
+    let accepted = match &idempotency_key {
+        Some(key) => client.submit_once(&request, key).await?,
+        None => client.submit(&request).await?,
+    };
+    if is_followed {
+        output.say(&format!("task {}", accepted.job_id));
+        return follow(settings, output, accepted.job_id).await;
+    }
+    output.answer(&accepted, || {
+        let place = match accepted.queue_position {
+            0 => "it is served at once".to_owned(),
+            position => format!("place {position} in the queue"),
+        };
+        format!("{}\n{place}; rbee-keeper tasks follow {0} tells what comes of it", accepted.job_id)
+    })?;
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn list(settings: &Settings, output: Output, arguments: TaskListArgs) -> Result<ExitCode, Failure> {
@@ -168,6 +194,10 @@ pub(crate) async fn queue(settings: &Settings, output: Output) -> Result<ExitCod
         );
         for band in view.bands.iter().filter(|band| band.waiting > 0) {
             text = format!("{text}\n  {}: {} waiting", band.band.as_str(), band.waiting);
+        }
+        if view.hedges.sent > 0 {
+            let HedgeCounts { sent, won } = view.hedges;
+            text = format!("{text}\n  {sent} given to a second worker, {won} of them answered by it");
         }
         if !view.models.is_empty() {
             let header = ["MODEL", "WAITING", "WORKERS", "SLOTS", "LONGEST WAIT", "ETA"];

@@ -125,6 +125,17 @@ pub async fn group_counts(readers: &Readers, group: &str) -> Result<GroupCounts,
         .await
 }
 
+pub async fn held(readers: &Readers) -> Result<Vec<(String, u32)>, StoreError> {
+    let jobs = readers.ask(async |pool| {
+        sqlx::query_as("SELECT id, attempt FROM jobs WHERE state = 'running' AND holder = $1")
+            .bind(readers.lease.holder())
+            .fetch_all(pool)
+            .await
+    });
+    let jobs: Vec<(String, i32)> = jobs.await?;
+    Ok(jobs.into_iter().map(|(id, attempt)| (id, attempt as u32)).collect())
+}
+
 pub async fn cancelling(readers: &Readers) -> Result<Vec<String>, StoreError> {
     readers
         .ask(async |pool| {

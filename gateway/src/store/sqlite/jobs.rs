@@ -100,6 +100,10 @@ pub async fn group_counts(readers: &SqlitePool, group: &str) -> Result<GroupCoun
 }
 
 /// All that run are this queen's: another one's were taken back when she began.
+pub async fn held(readers: &SqlitePool) -> Result<Vec<(String, u32)>, StoreError> {
+    Ok(sqlx::query_as("SELECT id, attempt FROM jobs WHERE state = 'running'").fetch_all(readers).await?)
+}
+
 pub async fn cancelling(readers: &SqlitePool) -> Result<Vec<String>, StoreError> {
     Ok(sqlx::query_scalar("SELECT id FROM jobs WHERE state = 'running' AND is_cancelling")
         .fetch_all(readers)
