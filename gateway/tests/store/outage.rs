@@ -121,6 +121,8 @@ async fn a_write_that_is_lost_in_its_commit_is_told_as_unknown_and_may_be_repeat
     assert_eq!(ApiError::from(error).code, ErrorCode::DatabaseUnavailable);
     let again = store.enqueue(claimed("a")).await.unwrap();
     assert!(matches!(again, Enqueued::Existing(job) if job.id == "a" && job.state == JobState::Running));
+    // Who asks what she holds finds what she was not told of.
+    assert_eq!(store.held().await.unwrap(), [("a".to_owned(), 1)]);
     wire.loses_commit.store(true, Ordering::SeqCst);
     let error = store.complete("a", 1, outcome(JobState::Completed)).await.unwrap_err();
     assert!(matches!(error, StoreError::Unknown(_)), "{error:?}");

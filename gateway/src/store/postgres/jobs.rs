@@ -132,7 +132,7 @@ pub async fn held(readers: &Readers) -> Result<Vec<(String, u32)>, StoreError> {
             .fetch_all(pool)
             .await
     });
-    let jobs: Vec<(String, i32)> = jobs.await?;
+    let jobs: Vec<(String, i64)> = jobs.await?;
     Ok(jobs.into_iter().map(|(id, attempt)| (id, attempt as u32)).collect())
 }
 
