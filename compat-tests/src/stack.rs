@@ -50,10 +50,15 @@ impl Stack {
 
     /// Another queen with a hive of her own beside this one, as on another machine.
     pub async fn start_beside(&self) -> Self {
+        self.start_beside_with(self.flags.clone()).await
+    }
+
+    /// The same with other flags.
+    pub async fn start_beside_with(&self, flags: Vec<String>) -> Self {
         let folder = self.sandbox.data_dir().join("beside");
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::copy(self.sandbox.data_dir().join("config.toml"), folder.join("config.toml")).unwrap();
-        Self::start_in(self.sandbox.clone(), "beside", self.flags.clone()).await
+        Self::start_in(self.sandbox.clone(), "beside", flags).await
     }
 
     async fn start_in(sandbox: Arc<Sandbox>, folder: &'static str, flags: Vec<String>) -> Self {

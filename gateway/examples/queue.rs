@@ -203,6 +203,7 @@ fn demand(model: usize, number: usize) -> Demand {
         // A conversation in every ten goes on.
         beginnings: Arc::from([number as u64 / 10, number as u64 | 1 << 63]),
         avoid: None,
+        arrival: None,
     }
 }
 

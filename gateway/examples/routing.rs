@@ -113,6 +113,7 @@ fn request(number: usize) -> (Demand, RoutingTask) {
         bytes: 400,
         beginnings: Arc::from([number as u64]),
         avoid: None,
+        arrival: None,
     };
     let task = RoutingTask { id: number.to_string(), model: MODEL.to_owned(), ..RoutingTask::default() };
     (demand, task)

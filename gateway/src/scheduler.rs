@@ -73,6 +73,8 @@ pub struct Demand {
     pub beginnings: Arc<[u64]>,
     /// A run of a worker that had it and failed: another one is better.
     pub avoid: Option<BootId>,
+    /// The first ticket that it had: it goes on waiting where it was.
+    pub arrival: Option<TicketId>,
 }
 
 /// Where a request may be served.
@@ -125,6 +127,18 @@ impl Used {
     fn cost(self) -> f64 {
         f64::from(self.prompt_tokens) + 2.0 * f64::from(self.answer_tokens)
     }
+}
+
+/// What came of a slot that is given back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Spent {
+    /// Something, but it is not known how much.
+    #[default]
+    Unknown,
+    /// So much.
+    Used(Used),
+    /// Nothing: the worker had given it to somebody else, who is not of this queue.
+    Refused,
 }
 
 /// How workers are started when none serves a model, and how much may wait.
@@ -214,7 +228,7 @@ struct Started {
 }
 
 /// Number of one ticket, and of the lease that it becomes.
-type TicketId = u64;
+pub type TicketId = u64;
 
 /// The queue, for all who ask.
 #[derive(Clone)]
@@ -235,10 +249,10 @@ impl Shared {
     }
 
     /// Takes back what a ticket or a lease holds.
-    fn give_back(&self, id: TicketId, used: Option<Used>) {
+    fn give_back(&self, id: TicketId, spent: Spent) {
         let now = Instant::now();
         let mut queue = self.lock();
-        queue.give_back(id, used, now);
+        queue.give_back(id, spent, now);
         if queue.depth() > 0 {
             self.news.notify_one();
         }
@@ -331,9 +345,6 @@ fn stopping() -> ApiError {
     ApiError::new(ErrorCode::ShuttingDown, "The server is stopping.").with_retry_after_ms(5000)
 }
 
-/// Positions and narration are brought up to date this often at least while anyone waits.
-const REFRESH: Duration = Duration::from_secs(1);
-
 /// A hive answers an order to start within this time; the start itself takes as long as it takes.
 const ORDER_WITHIN: Duration = Duration::from_secs(30);
 
@@ -346,11 +357,11 @@ fn unanswered() -> ApiError {
 async fn serve(shared: &Arc<Shared>, effects: Arc<dyn Effects>) {
     let mut fleet = shared.fleet.clone();
     loop {
-        let is_waiting = shared.lock().depth() > 0;
+        let refresh = shared.lock().refresh();
         tokio::select! {
             () = shared.news.notified() => {}
             changed = fleet.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(REFRESH), if is_waiting => {}
+            () = tokio::time::sleep(refresh.unwrap_or_default()), if refresh.is_some() => {}
         }
         let snapshot = fleet.borrow_and_update().clone();
         let effects_due = shared.lock().dispatch(&snapshot, Instant::now());

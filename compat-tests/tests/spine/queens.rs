@@ -1,13 +1,16 @@
-//! Two queens share one PostgreSQL server: what one takes in, either runs; what one leaves, the other ends.
+//! Two queens share a worker, or one PostgreSQL server: what one takes in, either runs; what one leaves, the other ends.
 //!
 //! `RBEE_QUEENS_TASKS=2000` gives them so many tasks.
 
 use std::collections::HashMap;
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use compat_tests::{Signal, Stack, eventually};
 use futures::StreamExt;
+use futures::future::join_all;
 use protocol::task::{TaskRequest, TaskStatus};
+use protocol::worker::WorkerState;
 use protocol::{JobId, TaskEvent};
 use serde_json::json;
 
@@ -16,6 +19,34 @@ const TASKS: usize = 160;
 /// A lease lasts 15 s, and is looked at every few.
 const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(20);
 const PATIENCE: Duration = Duration::from_mins(8);
+
+#[tokio::test]
+async fn two_queens_that_share_a_worker_fail_nobody_over_its_slots() {
+    const EACH: usize = 24;
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let first = Stack::start_with(&["--local-hive", "spawn", "--hive-port", &port]).await;
+    let attached = ["--local-hive", "attach", "--hive-port", &port].map(str::to_owned);
+    let second = first.start_beside_with(attached.into()).await;
+    first.warm_up().await;
+    eventually("the other one sees the worker", PATIENCE, async || {
+        let workers = second.client().workers().await.ok()?.workers;
+        workers.iter().any(|worker| worker.state == WorkerState::Idle).then_some(())
+    })
+    .await;
+    // Three times as many as the worker has slots, from each: neither knows what the other one gave out.
+    let ask = async |stack: &Stack, number: usize| {
+        let begun = Instant::now();
+        let answer = stack.ask(&format!("Count to {number}."), 40).await;
+        answer.unwrap_or_else(|error| panic!("{number} after {:?}: {error}", begun.elapsed()));
+    };
+    let all = |stack| join_all((0..EACH).map(move |number| ask(stack, number)));
+    tokio::join!(all(&first), all(&second));
+    for stack in [&first, &second] {
+        let queue = stack.client().queue().await.unwrap();
+        assert_eq!((queue.running, queue.waiting), (0, 0));
+    }
+    assert_eq!(second.worker().await.id, first.worker().await.id, "no other worker was started");
+}
 
 #[tokio::test]
 async fn one_queen_ends_what_another_one_died_over() {

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::admission::Admission;
 use super::demand::task_of;
 use super::leg::HeldSlot;
-use super::run::{LONGEST_WAIT, MAX_ATTEMPTS, may_go_elsewhere, retry_pause, shutting_down, still_loading};
+use super::run::{LONGEST_WAIT, may_go_elsewhere, retry_pause, shutting_down, still_loading};
 use super::{Asker, Inference};
 use crate::routing::Asking;
 use crate::scheduler::{Demand, Lease, Placement, TicketEvent};
@@ -75,7 +75,7 @@ impl Inference {
         asked: Asked<'_>,
         call: &Call<'_, T>,
     ) -> Result<T, ApiError> {
-        let demand = Demand {
+        let mut demand = Demand {
             model: model.to_owned(),
             priority: asked.priority,
             key: asked.asker.caller.clone(),
@@ -86,6 +86,7 @@ impl Inference {
             bytes: 0,
             beginnings: Arc::default(),
             avoid: None,
+            arrival: None,
         };
         let mut attempt = 0;
         loop {
@@ -96,10 +97,12 @@ impl Inference {
             asked.asker.clock.mark_routed();
             let lease = self.wait_for_slot(model, admission).await?;
             asked.asker.clock.mark_granted();
+            demand.arrival.get_or_insert(lease.ticket());
             match self.call_worker(lease, call).await {
-                Err(error) if attempt < MAX_ATTEMPTS && may_go_elsewhere(&error) => {
+                Err(error) if may_go_elsewhere(&error, attempt) => {
+                    attempt -= u32::from(error.code == ErrorCode::AllSlotsBusy);
                     tracing::info!(request_id = &*asked.asker.correlation_id, %error, "queueing a request again");
-                    tokio::time::sleep(retry_pause(attempt)).await;
+                    tokio::time::sleep(retry_pause(attempt.max(1))).await;
                 }
                 outcome => return outcome,
             }
@@ -133,9 +136,9 @@ impl Inference {
         let execution_id = Uuid::new_v4().to_string();
         let mut slot = HeldSlot::new(lease, client.clone(), execution_id.clone());
         let outcome = call(client, execution_id).await;
-        // An answer, be it an error, leaves nothing behind at the worker; nor does a connection that was never made.
-        if !matches!(outcome, Err(client::Error::Broken { .. })) {
-            slot.confirm_free();
+        match &outcome {
+            Ok(_) => slot.confirm_free(),
+            Err(error) => slot.unanswered(error),
         }
         outcome.map_err(unanswered)
     }

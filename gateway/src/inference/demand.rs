@@ -43,6 +43,7 @@ pub(super) fn demand(model: &str, request: &InferenceRequest, asker: &Asker) -> 
         bytes,
         beginnings: beginnings(model, order, session(request, asker)),
         avoid: None,
+        arrival: None,
     }
 }
 

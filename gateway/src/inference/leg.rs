@@ -60,10 +60,7 @@ impl Sent {
         match taken {
             Ok((told, events)) => Ok(Leg { told, events, slot, decision }),
             Err(error) => {
-                // An answer that is an error, and a connection that was never made, leave no sequence behind.
-                if !matches!(error, client::Error::Broken { .. }) {
-                    slot.confirm_free();
-                }
+                slot.unanswered(&error);
                 tracing::debug!(%error, "a worker did not take a request");
                 let error = error.into_api_error(ErrorCode::WorkerLost, "The worker could not be reached.");
                 Err(self.request.in_callers_words(error))
@@ -165,6 +162,11 @@ fn lost(cause: &str) -> ApiError {
     ApiError::new(ErrorCode::WorkerLost, "The worker ended in the middle of the answer.")
 }
 
+/// Whether the worker has given its slots to others.
+fn is_busy(error: &client::Error) -> bool {
+    matches!(error, client::Error::Api(error) if error.code == ErrorCode::AllSlotsBusy)
+}
+
 /// A slot in use. It goes back to the scheduler when the worker has confirmed that the sequence is gone: by its last
 /// event, or by its answer to a cancel.
 pub(super) struct HeldSlot {
@@ -186,6 +188,19 @@ impl HeldSlot {
 
     pub(super) fn confirm_free(&mut self) {
         self.lease = None;
+    }
+
+    /// The worker did not take the request. An answer that is an error, and a connection that was never made, leave no sequence
+    /// behind.
+    pub(super) fn unanswered(&mut self, error: &client::Error) {
+        if is_busy(error)
+            && let Some(lease) = &mut self.lease
+        {
+            lease.note_refused();
+        }
+        if !matches!(error, client::Error::Broken { .. }) {
+            self.confirm_free();
+        }
     }
 }
 

@@ -23,7 +23,7 @@ use crate::scheduler::{Demand, Lease, TicketEvent, Used, Waiting};
 /// A request without a deadline of its own waits at most this long for a slot.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_mins(10);
 /// Before the first byte, a request is given to this many workers at most.
-pub(super) const MAX_ATTEMPTS: u32 = 4;
+const MAX_ATTEMPTS: u32 = 4;
 /// The pause before the second attempt, in which the fleet's news arrive; each later one is four times as long, up to the last.
 const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// A load is worth asking after again in this time.
@@ -171,7 +171,8 @@ impl Run {
                         self.decision = Some(leg.decision.clone());
                         Phase::Streaming(Box::new(leg))
                     }
-                    Err(error) if self.attempts < MAX_ATTEMPTS && may_go_elsewhere(&error) => {
+                    Err(error) if may_go_elsewhere(&error, self.attempts) => {
+                        self.attempts -= u32::from(error.code == ErrorCode::AllSlotsBusy);
                         self.queue_again(&error)
                     }
                     Err(error) => return TaskEvent::Error(error.into()),
@@ -192,6 +193,7 @@ impl Run {
     fn connect(&mut self, lease: Lease) -> Phase {
         self.attempts += 1;
         self.demand.avoid = Some(lease.worker.boot_id.clone());
+        self.demand.arrival.get_or_insert(lease.ticket());
         self.asker.clock.mark_granted();
         let sent = Sent {
             hives: self.inference.hives.clone(),
@@ -213,7 +215,7 @@ impl Run {
         tracing::info!(request_id = &*self.asker.correlation_id, %error, "queueing a request again");
         let (inference, request) = (self.inference.clone(), self.request.clone());
         let (demand, asker) = (self.demand.clone(), self.asker.clone());
-        let pause = retry_pause(self.attempts);
+        let pause = retry_pause(self.attempts.max(1));
         Phase::Queueing(Box::pin(async move {
             tokio::time::sleep(pause).await;
             inference.admit(&demand, || task(&demand, &request, &asker), Asking::Way, &asker)
@@ -243,17 +245,22 @@ pub(super) fn retry_pause(attempts: u32) -> Duration {
     growing(first, last, 4.0).build().nth(attempts as usize - 1).unwrap_or(last)
 }
 
-/// Whether a refusal before the first byte says something about the worker and not about the request.
-pub(super) fn may_go_elsewhere(error: &ApiError) -> bool {
-    matches!(
+/// Whether a request that a worker refused before the first byte is given to another one: the refusal says something about the
+/// worker and not about the request, and it was not refused too often. That others have the worker's slots is waited for, and is
+/// no attempt.
+pub(super) fn may_go_elsewhere(error: &ApiError, attempts: u32) -> bool {
+    if error.code == ErrorCode::AllSlotsBusy {
+        return true;
+    }
+    let is_of_worker = matches!(
         error.code,
-        ErrorCode::AllSlotsBusy
-            | ErrorCode::WorkerMismatch
+        ErrorCode::WorkerMismatch
             | ErrorCode::WorkerShuttingDown
             | ErrorCode::ModelLoading
             | ErrorCode::WorkerLost
             | ErrorCode::HiveUnavailable
-    )
+    );
+    is_of_worker && attempts < MAX_ATTEMPTS
 }
 
 fn told(waiting: Waiting) -> TaskEvent {

@@ -55,7 +55,7 @@ impl Inference {
         self.in_time(asked, async {
             if let Some(worker) = self.ready_worker(model) {
                 match call(worker, asked.asker.correlation_id.to_string()).await.map_err(unanswered) {
-                    Err(error) if may_go_elsewhere(&error) => {}
+                    Err(error) if may_go_elsewhere(&error, 1) => {}
                     outcome => return outcome,
                 }
             }

@@ -46,6 +46,7 @@ fn demand(task: &RoutingTask) -> Demand {
         bytes: 0,
         beginnings: Arc::default(),
         avoid: None,
+        arrival: None,
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::queue::{Admitted, Grant, Outcome, Queue};
 use super::starts::Wanted;
 use super::tests::{demand, model, policy, worker};
-use super::{Demand, Effect, Mode, Placement, Started, TicketId, Used};
+use super::{Demand, Effect, Mode, Placement, Spent, Started, TicketId, Used};
 use crate::hives::{Fleet, NodeName};
 
 /// Histories that are tried.
@@ -142,8 +142,12 @@ impl World {
         }
         let (id, _) = self.running.swap_remove(self.random.random_range(0..self.running.len()));
         let used = Used { prompt_tokens: 10, answer_tokens: self.random.random_range(0..1000) };
-        let used = self.random.random_bool(0.7).then_some(used);
-        self.queue.give_back(id, used, self.now);
+        let spent = match self.random.random_range(0..10) {
+            0 | 1 => Spent::Unknown,
+            2 => Spent::Refused,
+            _ => Spent::Used(used),
+        };
+        self.queue.give_back(id, spent, self.now);
     }
 
     /// Somebody who waits goes away, perhaps at the moment when a slot was given.
@@ -154,7 +158,7 @@ impl World {
         let (id, _, mut outcome) = self.waiting.swap_remove(self.random.random_range(0..self.waiting.len()));
         self.left += 1;
         if !matches!(outcome.try_recv(), Ok(Err(_))) {
-            self.queue.give_back(id, None, self.now);
+            self.queue.give_back(id, Spent::Unknown, self.now);
         }
     }
 
@@ -346,7 +350,7 @@ fn keys_that_always_wait_get_the_same() {
                 *had.get_mut(key).unwrap() += used.cost();
                 // So fast that nothing is forgotten meanwhile.
                 now += Duration::from_millis(1);
-                queue.give_back(id, Some(used), now);
+                queue.give_back(id, Spent::Used(used), now);
             }
             queue.dispatch(&fleet, now);
             let served =
@@ -395,7 +399,7 @@ fn the_lowest_band_is_served_in_the_end() {
                 flood.insert(id, outcome);
             }
             now += Duration::from_secs(10);
-            queue.give_back(running.take().unwrap(), None, now);
+            queue.give_back(running.take().unwrap(), Spent::Unknown, now);
             queue.dispatch(&fleet, now);
             let served = flood.iter_mut().find_map(|(id, outcome)| outcome.try_recv().is_ok().then_some(*id));
             let Some(served) = served else { break };

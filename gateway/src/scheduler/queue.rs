@@ -20,9 +20,11 @@ use super::fairness::Service;
 use super::line::{Line, Place, risen};
 use super::pace::Pace;
 use super::policy::{Choice, Why, choose, is_avoided};
-use super::roster::{Roster, SeatId};
+use super::roster::{ASKED_AGAIN_EVERY, Roster, SeatId};
 use super::starts::{Starts, Wanted};
-use super::{Demand, Effect, Load, Mode, Placement, StartPolicy, Started, TicketId, Used, Waiting, stopping};
+use super::{
+    Demand, Effect, Load, Mode, Placement, Spent, StartPolicy, Started, TicketId, Used, Waiting, stopping,
+};
 use crate::hives::{Fleet, NodeName};
 
 /// A full queue is worth asking again after this time at least, and after this at most.
@@ -31,6 +33,9 @@ const RETRY_MAX: Duration = Duration::from_mins(1);
 
 /// A hive that is started anew, or a link that broke, is there again within this time, or is taken for gone.
 const BACK_WITHIN: Duration = Duration::from_secs(15);
+
+/// Positions and narration are brought up to date this often at least while anyone waits.
+const REFRESH: Duration = Duration::from_secs(1);
 
 /// If more wait than this, each is told its place only so often.
 const TOLD_AT_ONCE: usize = 64;
@@ -165,6 +170,11 @@ impl Queue {
         self.waiters.len() as u32
     }
 
+    /// When to look again, though nothing is heard: while anyone waits.
+    pub(super) fn refresh(&self) -> Option<Duration> {
+        (self.depth() > 0).then_some(if self.roster.is_crowded() { ASKED_AGAIN_EVERY } else { REFRESH })
+    }
+
     /// Who waits and what is given out.
     pub(super) fn load(&self) -> Load {
         Load { depth: self.depth(), taken: self.roster.taken() }
@@ -202,7 +212,8 @@ impl Queue {
         let eta = self.eta(&demand.model, ahead + 1);
         in_time(eta, demand.deadline, now)?;
         self.make_room(&demand)?;
-        let id = self.next_id();
+        let is_over = |id: &TicketId| !self.waiters.contains_key(id) && !self.leases.contains_key(id);
+        let id = demand.arrival.filter(is_over).unwrap_or_else(|| self.next_id());
         // Whoever waits is told so, even if the place never changes.
         let (waiting_sender, waiting) = watch::channel(Waiting::default());
         waiting_sender.send_replace(Waiting { position: ahead + 1, eta, narration: None });
@@ -345,11 +356,18 @@ impl Queue {
     }
 
     /// Takes back a slot, with what it was used for, or a place in the queue.
-    pub(super) fn give_back(&mut self, id: TicketId, used: Option<Used>, now: Instant) {
+    pub(super) fn give_back(&mut self, id: TicketId, spent: Spent, now: Instant) {
         let Some(granted) = self.leases.remove(&id) else {
             drop(self.take_waiter(id));
             return;
         };
+        if spent == Spent::Refused {
+            self.roster.take_back(granted.seat, granted.tokens, now);
+            self.roster.note_full(granted.seat, now);
+            self.service.charge(&granted.key, -granted.charged, now);
+            return;
+        }
+        let used = if let Spent::Used(used) = spent { Some(used) } else { None };
         let took = now.saturating_duration_since(granted.since);
         self.roster.note_speed(granted.seat, used.map_or(0, |used| used.answer_tokens), took);
         self.roster.take_back(granted.seat, granted.tokens, now);

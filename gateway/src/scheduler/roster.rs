@@ -29,11 +29,25 @@ pub(super) struct Seat {
     /// The same two for those who look without asking.
     pub(super) load: Arc<SeatLoad>,
     pub(super) last_used: Instant,
+    /// Somebody else has some of its slots.
+    crowd: Option<Crowd>,
     /// False once its hive does not tell of it any more, or is not heard of itself.
     is_reachable: bool,
     /// It is told to end, and gets nothing to do.
     pub(super) is_leaving: bool,
 }
+
+/// What is known of a worker that had fewer slots than the queue thought: another server gives it work, too.
+#[derive(Debug, Clone, Copy)]
+struct Crowd {
+    /// Slots of this queue's at most.
+    most: u32,
+    /// More of them are tried then.
+    until: Instant,
+}
+
+/// A worker that had no slot is asked for more than it had so often.
+pub(super) const ASKED_AGAIN_EVERY: Duration = Duration::from_millis(250);
 
 impl Seat {
     fn takes_requests(&self) -> bool {
@@ -51,7 +65,8 @@ impl Seat {
     }
 
     pub(super) fn is_free(&self) -> bool {
-        self.takes_requests() && self.taken < self.worker.slots_total
+        let slots = self.worker.slots_total;
+        self.takes_requests() && self.taken < self.crowd.map_or(slots, |crowd| crowd.most.min(slots))
     }
 }
 
@@ -104,11 +119,14 @@ pub(super) struct Roster {
     last_id: SeatId,
     /// Another one whenever a pool has changed but for what its workers have to do.
     generation: u64,
+    /// Workers that somebody else gives work to, as well.
+    crowded: BTreeSet<SeatId>,
 }
 
 impl Roster {
-    /// Takes over what has changed in the fleet.
+    /// Takes over what has changed in the fleet, and what time has changed.
     pub(super) fn take_over(&mut self, fleet: &Fleet, now: Instant) {
+        self.try_more(now);
         if self.fleet.is_same(fleet) {
             return;
         }
@@ -142,6 +160,7 @@ impl Roster {
                 outstanding: 0,
                 load: Arc::default(),
                 last_used: now,
+                crowd: None,
                 is_reachable: true,
                 is_leaving: false,
             });
@@ -246,6 +265,37 @@ impl Roster {
             seat.last_used = now;
         });
         self.forget_if_gone(id);
+    }
+
+    /// A worker had no slot where one should have been. It gets no more than it has, for a while.
+    pub(super) fn note_full(&mut self, id: SeatId, now: Instant) {
+        self.change(id, |seat| {
+            seat.crowd = Some(Crowd { most: seat.taken, until: now + ASKED_AGAIN_EVERY });
+        });
+        self.crowded.insert(id);
+    }
+
+    /// Whether any worker's slots are not this queue's alone.
+    pub(super) fn is_crowded(&self) -> bool {
+        !self.crowded.is_empty()
+    }
+
+    /// Gives workers more again that had no slot, twice as much each time, until it is all or they refuse.
+    fn try_more(&mut self, now: Instant) {
+        let is_due = |id: &SeatId| {
+            self.seats.get(id).is_none_or(|seat| seat.crowd.is_none_or(|crowd| crowd.until <= now))
+        };
+        for id in self.crowded.iter().copied().filter(is_due).collect::<Vec<_>>() {
+            let mut is_over = true;
+            self.change(id, |seat| {
+                let most = seat.crowd.map_or(u32::MAX, |crowd| crowd.most.saturating_mul(2).max(1));
+                is_over = most >= seat.worker.slots_total;
+                seat.crowd = (!is_over).then_some(Crowd { most, until: now + ASKED_AGAIN_EVERY });
+            });
+            if is_over {
+                self.crowded.remove(&id);
+            }
+        }
     }
 
     /// Gives a worker nothing more to do.

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::policy::Why;
+use super::roster::ASKED_AGAIN_EVERY;
 use super::starts::Wanted;
 use super::{
     Bound, Bounds, Demand, Effect, Lease, Mode, Placement, Scheduler, StartPolicy, Started, Ticket,
@@ -77,6 +78,7 @@ pub(super) fn demand(key: &str) -> Demand {
         bytes: 40,
         beginnings: Arc::default(),
         avoid: None,
+        arrival: None,
     }
 }
 
@@ -481,6 +483,41 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::Lose),
     ];
     prop::collection::vec(step, 1..60)
+}
+
+#[tokio::test]
+async fn who_was_refused_by_a_full_worker_waits_where_it_was_and_costs_nothing() {
+    let bench = Bench::new(10);
+    let now = fleet(vec![worker("w", WorkerState::Idle, 4)]);
+    let lease = |ticket: &mut Ticket| outcome(ticket).and_then(Result::ok);
+    let own = lease(&mut bench.acquire(Priority::Interactive, &now).unwrap()).unwrap();
+    let mut refused = lease(&mut bench.acquire(Priority::Interactive, &now).unwrap()).unwrap();
+    let arrival = Some(refused.ticket());
+    refused.note_refused();
+    drop(refused);
+    // Another server has the rest of its slots: nobody gets more, and who was refused is before who came later.
+    let mut later = bench.acquire(Priority::Interactive, &now).unwrap();
+    let mut again = bench.ask(Demand { arrival, ..demand("anyone") }, &now).unwrap();
+    bench.settle(&now);
+    assert!(lease(&mut later).is_none() && lease(&mut again).is_none());
+    drop(own);
+    bench.settle(&now);
+    let first = lease(&mut again).expect("a slot of its own became free");
+    assert!(lease(&mut later).is_none());
+    // After a while more is tried: twice as much each time.
+    bench.effects_at(&now, Instant::now() + ASKED_AGAIN_EVERY);
+    let second = lease(&mut later).expect("another one is tried");
+    let mut third = bench.acquire(Priority::Interactive, &now).unwrap();
+    assert!(lease(&mut third).is_none());
+    bench.effects_at(&now, Instant::now() + 3 * ASKED_AGAIN_EVERY);
+    let rest: Vec<_> = (0..2)
+        .filter_map(|_| lease(&mut bench.acquire(Priority::Interactive, &now).unwrap()))
+        .chain(lease(&mut third))
+        .collect();
+    assert_eq!(rest.len(), 2, "and then all of them");
+    drop((first, second, rest));
+    bench.settle(&now);
+    assert!(bench.scheduler.load().taken.is_empty());
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use protocol::hive::WorkerInfo;
 use tokio::sync::{oneshot, watch};
 
 use super::queue::{Admitted, Grant, Outcome};
-use super::{Decision, Placement, Shared, TicketId, Used, stopping};
+use super::{Decision, Placement, Shared, Spent, TicketId, Used, stopping};
 use crate::hives::NodeName;
 
 /// What a waiting request can be told.
@@ -50,7 +50,7 @@ impl Ticket {
             Admitted::Served { id, grant } => (id, State::Served(grant)),
             Admitted::Waits { id, waiting, outcome } => (id, State::Waits { waiting, outcome }),
         };
-        Self { hold: Some(Hold { id, shared, used: None }), state }
+        Self { hold: Some(Hold { id, shared, spent: Spent::Unknown }), state }
     }
 
     /// How it waits at this moment; its place is 0 if a slot was free.
@@ -105,7 +105,7 @@ pub struct Lease {
 
 impl Lease {
     pub(super) fn new(shared: Arc<Shared>, id: TicketId, grant: Grant) -> Self {
-        Self::of(grant, Hold { id, shared, used: None })
+        Self::of(grant, Hold { id, shared, spent: Spent::Unknown })
     }
 
     fn of(Grant { node, worker, decision }: Grant, hold: Hold) -> Self {
@@ -114,7 +114,17 @@ impl Lease {
 
     /// Tells what the slot was used for, which is what its key is charged for.
     pub fn note_used(&mut self, used: Used) {
-        self.hold.used = Some(used);
+        self.hold.spent = Spent::Used(used);
+    }
+
+    /// Tells that the worker had no slot: somebody has it who is not of this queue.
+    pub fn note_refused(&mut self) {
+        self.hold.spent = Spent::Refused;
+    }
+
+    /// The ticket that it was.
+    pub fn ticket(&self) -> TicketId {
+        self.hold.id
     }
 }
 
@@ -122,11 +132,11 @@ impl Lease {
 struct Hold {
     id: TicketId,
     shared: Arc<Shared>,
-    used: Option<Used>,
+    spent: Spent,
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.shared.give_back(self.id, self.used);
+        self.shared.give_back(self.id, self.spent);
     }
 }
